@@ -1,0 +1,62 @@
+# Thin verbs; `make help` lists them. Every verb installs what it needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+CLUSTER ?= lab
+BENCH ?=
+ARGS ?=
+PYTEST_ARGS ?=
+bin := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+help:  ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.ready  ## the development environment, from the hashed lock
+$(VENV)/.ready: requirements-dev.lock pyproject.toml
+	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
+	$(bin)/pip install -q --require-hashes -r requirements-dev.lock
+	$(bin)/pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: venv  ## three cache nodes on this machine fetch a 1 GiB model: no cluster, no root
+	$(bin)/python -m modelcache_node.cli demo $(ARGS)
+
+test: venv  ## the test suite; PYTEST_ARGS="-k name" narrows it
+	$(PYTHON) tests/system_packages.py
+	$(bin)/pytest $(PYTEST_ARGS)
+
+check: venv  ## linters, types, layers, generated files
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+	$(MAKE) --no-print-directory generate-check
+
+generate: venv  ## CRDs, chart copies and protocol stubs from their sources
+	$(bin)/python -m modelcache_api.crd crds
+	$(bin)/python csi_driver/generate_stubs.py
+
+generate-check: generate
+	git diff --exit-code -- crds csi_driver/modelcache_csi/_proto charts
+
+lock:  ## pin the newest allowed dependencies, with hashes
+	uv pip compile --generate-hashes --no-emit-index-url -q --python-version 3.11 pyproject.toml -o requirements.lock
+	uv pip compile --generate-hashes --no-emit-index-url -q --python-version 3.11 pyproject.toml --group dev -o requirements-dev.lock
+
+image: venv  ## the one image, as an OCI archive, without Docker
+	$(PYTHON) -m e2e.lab image $(ARGS)
+
+e2e: venv  ## the scenarios on a real Kubernetes: CLUSTER=lab|kind|existing
+	CLUSTER=$(CLUSTER) $(bin)/pytest e2e/scenarios -p no:cacheprovider $(PYTEST_ARGS)
+
+bench: venv  ## all benchmarks, or BENCH=cold ARGS="--quick --json --check"
+	@set -e; for b in $(or $(BENCH),$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))); do \
+	  $(bin)/python benchmarks/$$b.py $(ARGS); done
+
+ci:  ## what CI runs: check, the README's test, the end-to-end run on the lab
+	$(MAKE) check
+	$(MAKE) test
+	$(MAKE) e2e CLUSTER=lab
+
+.PHONY: help venv demo test check generate generate-check lock image e2e bench ci

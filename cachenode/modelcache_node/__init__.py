@@ -1,0 +1,1 @@
+"""The cache node agent and the command line."""

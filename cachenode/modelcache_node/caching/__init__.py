@@ -1,0 +1,1 @@
+"""What an agent does: fetches, capacity, leases, proofs."""

@@ -1,0 +1,1 @@
+"""Listing sources and granting access to their objects; runs where the credentials are."""

@@ -1,0 +1,1 @@
+"""The APIs an agent serves: translate requests and errors, decide nothing."""

@@ -1,0 +1,1 @@
+"""The contract between the parts: names, objects, manifests, formats and messages. No I/O."""

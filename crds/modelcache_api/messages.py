@@ -1,0 +1,314 @@
+"""Messages between the parts: the agent's local API and the prefetch session.
+
+Local API (HTTP/1.1 over the node's unix socket, JSON)::
+
+    GET    /v1/status                        -> NodeReport
+    GET    /v1/revisions                     -> RevisionList
+    POST   /v1/revisions/{revision}/verify   -> VerifyReport   (waits until done)
+    POST   /v1/revisions/{revision}/evict    -> RevisionReport
+    PUT    /v1/revisions/{revision}/pin      -> RevisionReport     DELETE unpins
+    PUT    /v1/leases/{volume_id}            LeaseRequest -> LeaseAnswer
+    DELETE /v1/leases/{volume_id}            -> 204, also when there is none
+    PUT    /v1/leases                        LeaseReport -> 204: all volumes mounted on this node
+    GET    /v1/prefetch                      WebSocket: a prefetch session
+
+Job API (HTTPS, bearer token of audience ``names.AGENT_AUDIENCE``): ``GET /v1/prefetch`` alone.
+Errors are ``ErrorBody`` under a 4xx or 5xx status.
+
+A prefetch session: one JSON message per WebSocket text frame, ``{"type": …}``. The client says
+Hello, Objects (one or many), ListingEnd; the agent answers Progress now and then, GrantsWanted
+when grants run out (the client answers Grants), and ends with Done or Failed.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.alias_generators import to_camel
+
+from modelcache_api.reasons import Reason
+
+PROTOCOL_VERSION = 1
+#: Objects or grants in one message: keeps a frame below `MAX_MESSAGE_BYTES`.
+MAX_OBJECTS_PER_MESSAGE = 200
+#: A signed URL with a session token is up to about 3 KiB; 200 of them, with room.
+MAX_MESSAGE_BYTES = 4 << 20
+#: PEM of a tenant's CA. Arbitrary, tens of certificates.
+MAX_CA_PEM_BYTES = 1 << 18
+
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+Namespace = Annotated[str, Field(max_length=63, pattern=r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+Uid = Annotated[str, Field(max_length=64)]
+Revision = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Bytes = Annotated[int, Field(ge=0)]
+
+
+class Message(BaseModel):
+    """Base: camelCase on the wire, nothing unknown, immutable once parsed."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    def wire(self) -> str:
+        return self.model_dump_json(by_alias=True, exclude_none=True)
+
+
+class ErrorBody(Message):
+    """Why a request failed; the message is for people."""
+
+    reason: Reason
+    message: str
+
+
+class Integrity(StrEnum):
+    """What vouches for a revision's bytes: the weakest that holds for every file of it."""
+
+    SHA256 = "Sha256"
+    STORE_CHECKSUM = "StoreChecksum"
+    TRANSPORT_ONLY = "TransportOnly"
+
+
+# -- prefetch session
+
+
+class ObjectGrant(Message):
+    """What lets one object be read for a while. Never logged, never on disk.
+
+    `expires_at` is in seconds of the Unix epoch; None never expires (anonymous access).
+    """
+
+    url: str = Field(max_length=8192, repr=False)
+    headers: dict[str, str] = Field(default_factory=dict, max_length=16, repr=False)
+    expires_at: float | None = None
+
+
+class ListedObject(Message):
+    """One object as the origin lists it, and a grant to read it.
+
+    `path` is the file's place in the tree; `validator` is the ETag as If-Match takes it, quotes
+    and all; `checksum` is ``algorithm:hex`` over the whole object, where the origin states one.
+    """
+
+    path: str = Field(min_length=1, max_length=2048)
+    size_bytes: Bytes
+    validator: str = Field(min_length=1, max_length=256)
+    checksum: str | None = Field(default=None, max_length=128)
+    grant: ObjectGrant
+
+
+class Hello(Message):
+    """Opens a session: for whom, and under which CA.
+
+    `namespace` is honoured on the unix socket only; a Job's is that of its token. `request` is
+    the operator's name for what it asked, echoed in the proof.
+    """
+
+    type: Literal["Hello"] = "Hello"
+    protocol: int = PROTOCOL_VERSION
+    namespace: Namespace = ""
+    model_cache: str = Field(default="", max_length=253)
+    model_cache_uid: Uid = ""
+    request: str = Field(default="", max_length=64)
+    ca_pem: str | None = Field(default=None, max_length=MAX_CA_PEM_BYTES)
+
+
+class Objects(Message):
+    """Part of the listing, in any order."""
+
+    type: Literal["Objects"] = "Objects"
+    objects: list[ListedObject] = Field(max_length=MAX_OBJECTS_PER_MESSAGE)
+
+
+class ListingEnd(Message):
+    """`n_objects` in all were sent."""
+
+    type: Literal["ListingEnd"] = "ListingEnd"
+    n_objects: int = Field(ge=1)
+
+
+class Grants(Message):
+    """New grants, by path."""
+
+    type: Literal["Grants"] = "Grants"
+    grants: dict[str, ObjectGrant] = Field(max_length=MAX_OBJECTS_PER_MESSAGE)
+
+
+class GrantsWanted(Message):
+    """Grants of these paths ran out, or soon will."""
+
+    type: Literal["GrantsWanted"] = "GrantsWanted"
+    paths: list[str] = Field(max_length=MAX_OBJECTS_PER_MESSAGE)
+
+
+class Progress(Message):
+    """Where a fetch stands. `note` says what it waits for, if it does."""
+
+    type: Literal["Progress"] = "Progress"
+    revision: str | None = None
+    bytes_present: Bytes = 0
+    bytes_total: Bytes = 0
+    bytes_from_origin: Bytes = 0
+    bytes_from_peers: Bytes = 0
+    retries: int = 0
+    note: str | None = None
+
+
+class Done(Message):
+    """The revision is complete on this node."""
+
+    type: Literal["Done"] = "Done"
+    revision: Revision
+    bytes: Bytes
+    bytes_from_origin: Bytes
+    bytes_from_peers: Bytes
+    seconds: float
+    retries: int = 0
+    integrity: Integrity
+
+
+class Failed(Message):
+    """The session is over without the revision. `retryable`: the same call may succeed later."""
+
+    type: Literal["Failed"] = "Failed"
+    reason: Reason
+    message: str
+    retryable: bool
+
+
+FromClient = Annotated[Hello | Objects | ListingEnd | Grants, Field(discriminator="type")]
+FromAgent = Annotated[Progress | GrantsWanted | Done | Failed, Field(discriminator="type")]
+from_client: TypeAdapter[Hello | Objects | ListingEnd | Grants] = TypeAdapter(FromClient)
+from_agent: TypeAdapter[Progress | GrantsWanted | Done | Failed] = TypeAdapter(FromAgent)
+
+
+# -- leases
+
+
+class LeaseState(StrEnum):
+    """READY: leased and complete, mount it. WAITING: not yet; `reason` and bytes say how far."""
+
+    READY = "Ready"
+    WAITING = "Waiting"
+
+
+class LeaseRequest(Message):
+    """A volume wants a revision.
+
+    `revision` None: the newest that the agent holds a proof of, for this ModelCache. The call
+    waits up to `wait_s` for the last chunk. `model_cache_uid` is empty when the API server could
+    not be asked; then the name decides.
+    """
+
+    namespace: Namespace
+    model_cache: Name
+    model_cache_uid: Uid = ""
+    revision: Revision | None = None
+    pod_name: str = Field(default="", max_length=253)
+    pod_uid: Uid = ""
+    wait_s: float = Field(default=0.0, ge=0, le=120)
+
+
+class LeaseAnswer(Message):
+    """`tree` (relative to the node's data directory) is set when READY."""
+
+    state: LeaseState
+    reason: Reason
+    message: str
+    revision: str | None = None
+    tree: str | None = None
+    bytes_present: Bytes = 0
+    bytes_total: Bytes = 0
+    bytes_per_s: float = 0.0
+
+
+class LeaseReport(Message):
+    """All volumes of ours in this node's mount table: volume id to revision."""
+
+    leases: dict[str, Revision] = Field(max_length=10_000)
+
+
+# -- what an agent says of itself
+
+
+class RevisionState(StrEnum):
+    """Where a revision stands on one node."""
+
+    FETCHING = "Fetching"
+    READY = "Ready"
+    WAITING_FOR_GRANT = "WaitingForGrant"
+    FAILED = "Failed"
+
+
+class RevisionReport(Message):
+    """One revision on one node. `last_used_at` is in seconds of the Unix epoch."""
+
+    revision: Revision
+    state: RevisionState
+    reason: Reason
+    message: str = ""
+    bytes_present: Bytes
+    bytes_total: Bytes
+    files: int
+    integrity: Integrity | None = None
+    leases: int = 0
+    pinned: bool = False
+    last_used_at: float | None = None
+    bytes_from_origin: Bytes = 0
+    bytes_from_peers: Bytes = 0
+
+
+class RevisionList(Message):
+    """What this node holds or fetches."""
+
+    revisions: list[RevisionReport]
+
+
+class VerifyReport(Message):
+    """`repaired`: corrupt chunks dropped and fetched again; `corrupt`: dropped, not yet back."""
+
+    revision: Revision
+    chunks: int
+    corrupt: int
+    repaired: int
+    state: RevisionState
+
+
+class ProofReport(Message):
+    """A namespace's grants could read every object of a revision, `at` seconds of the Unix epoch."""
+
+    namespace: Namespace
+    model_cache: str
+    model_cache_uid: Uid
+    request: str
+    revision: Revision
+    at: float
+
+
+class WantedReport(Message):
+    """A volume on this node waits for a ModelCache."""
+
+    namespace: Namespace
+    model_cache: str
+    model_cache_uid: Uid
+    pod_name: str = ""
+    since: float
+
+
+class NodeReport(Message):
+    """The agent's truth. Times are seconds of the Unix epoch."""
+
+    version: str
+    boot_id: str
+    store_id: str
+    capacity_bytes: Bytes
+    used_bytes: Bytes
+    reserved_bytes: Bytes
+    disk_healthy: bool = True
+    leases_reported: bool
+    revisions: list[RevisionReport]
+    proofs: list[ProofReport]
+    wanted: list[WantedReport]

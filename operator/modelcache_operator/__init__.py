@@ -1,0 +1,1 @@
+"""The operator: reconciles ModelCache and CacheNode objects."""

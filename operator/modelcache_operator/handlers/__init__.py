@@ -1,0 +1,1 @@
+"""What the operator watches: events into the work queue."""

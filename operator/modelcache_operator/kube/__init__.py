@@ -1,0 +1,1 @@
+"""How the operator reads and writes Kubernetes objects."""
