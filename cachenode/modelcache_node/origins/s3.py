@@ -1,0 +1,239 @@
+"""S3 and stores that speak its API: listing, checksums and signed URLs, by aiobotocore.
+
+Secret keys, one file each in `SourceOptions.credentials_dir`: ``AWS_ACCESS_KEY_ID``,
+``AWS_SECRET_ACCESS_KEY`` and, for temporary credentials, ``AWS_SESSION_TOKEN``.
+"""
+
+import asyncio
+import base64
+import binascii
+import datetime as dt
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore import UNSIGNED
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError as BotoConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from modelcache_api.errors import (
+    AccessDeniedError,
+    InvalidSourceError,
+    ModelCacheError,
+    SourceNotFoundError,
+    SourceUnavailableError,
+)
+from modelcache_api.manifest import Checksum, ChecksumAlgorithm
+from modelcache_api.messages import ObjectGrant
+from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
+
+#: HEAD requests under way at once while checksums are read. Arbitrary, far below throttling.
+HEAD_CONCURRENCY = 32
+#: Files of a credentials directory are keys, not documents. Arbitrary.
+_MAX_CREDENTIAL_BYTES = 16 << 10
+
+_CREDENTIAL_FILES = {
+    "aws_access_key_id": "AWS_ACCESS_KEY_ID",
+    "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "aws_session_token": "AWS_SESSION_TOKEN",
+}
+_CHECKSUM_FIELDS = {
+    "ChecksumSHA256": ChecksumAlgorithm.SHA256,
+    "ChecksumCRC64NVME": ChecksumAlgorithm.CRC64NVME,
+    "ChecksumCRC32C": ChecksumAlgorithm.CRC32C,
+}
+_NOT_FOUND = {"NoSuchBucket", "NoSuchKey", "404", "NotFound"}
+_DENIED = {
+    "AccessDenied",
+    "403",
+    "Forbidden",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "AllAccessDisabled",
+}
+
+
+class S3Origin:
+    """One bucket and prefix. Make it with `open_s3`."""
+
+    def __init__(self, options: SourceOptions, client: Any, bucket: str, prefix: str) -> None:
+        self._options = options
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+        self._heads = asyncio.Semaphore(HEAD_CONCURRENCY)
+
+    async def objects(self) -> AsyncIterator[SourceObject]:
+        async with _translated(self._options):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
+            async for page in pages:
+                for listed in await asyncio.gather(
+                    *(self._object(entry) for entry in page.get("Contents", ()))
+                ):
+                    if listed is not None:
+                        yield listed
+
+    async def _object(self, entry: dict[str, Any]) -> SourceObject | None:
+        path = tree_path(entry["Key"], self._prefix)
+        if path is None:
+            return None
+        checksum = None
+        wanted = is_selected(path, self._options)
+        if wanted and entry.get("ChecksumAlgorithm") and entry.get("ChecksumType") != "COMPOSITE":
+            async with self._heads:
+                checksum = await self._checksum(entry["Key"], entry["ETag"])
+        return SourceObject(path, entry["Key"], entry["Size"], entry["ETag"], checksum)
+
+    async def _checksum(self, key: str, etag: str) -> Checksum | None:
+        head = await self._client.head_object(
+            Bucket=self._bucket, Key=key, IfMatch=etag, ChecksumMode="ENABLED"
+        )
+        return stated_checksum(head)
+
+    async def grant(self, listed: SourceObject) -> ObjectGrant:
+        async with _translated(self._options):
+            url = await self._client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._bucket, "Key": listed.key},
+                ExpiresIn=self._options.grant_s,
+            )
+        if self._options.anonymous:
+            return ObjectGrant(url=url)
+        return ObjectGrant(url=url, expires_at=_now().timestamp() + self._options.grant_s)
+
+
+def tree_path(key: str, prefix: str) -> str | None:
+    """Where an object lies in the tree; None for the marker of a folder.
+
+    ``s3://b/models/m`` names the folder ``models/m/`` or the single object ``models/m``, never
+    ``models/m-other``, though S3 lists all three under that prefix.
+    """
+    if key.endswith("/"):
+        return None
+    if not prefix or prefix.endswith("/"):
+        return key[len(prefix) :]
+    if key == prefix:
+        return key.rsplit("/", 1)[-1]
+    return key[len(prefix) + 1 :] if key.startswith(prefix + "/") else None
+
+
+def stated_checksum(head: dict[str, Any]) -> Checksum | None:
+    """The best full-object checksum that a HEAD answer states.
+
+    A composite one (``ChecksumType: COMPOSITE``, or a value with ``-N``) is of the upload's
+    parts, not of the bytes, and does not count.
+    """
+    if head.get("ChecksumType") == "COMPOSITE":
+        return None
+    for name, algorithm in _CHECKSUM_FIELDS.items():
+        text = head.get(name)
+        if text and "-" not in text:
+            try:
+                return Checksum.parse(f"{algorithm}:{base64.b64decode(text, validate=True).hex()}")
+            except (binascii.Error, ModelCacheError):
+                continue
+    return None
+
+
+@asynccontextmanager
+async def open_s3(options: SourceOptions) -> AsyncIterator[S3Origin]:
+    """The origin behind an ``s3://`` source.
+
+    Raises:
+        InvalidSourceError: the URI, endpoint, region or credentials cannot be used as given.
+    """
+    parts = urlsplit(options.uri)
+    if not parts.netloc or parts.query or parts.fragment:
+        raise InvalidSourceError(f"{options.uri!r} is not s3://bucket/prefix")
+    config: dict[str, Any] = {
+        # said explicitly: for a custom endpoint the default is the old query signature
+        "signature_version": UNSIGNED if options.anonymous else "s3v4",
+        "retries": {"mode": "standard", "max_attempts": 4},
+        "max_pool_connections": HEAD_CONCURRENCY,
+        "connect_timeout": 10,
+        "read_timeout": 60,
+    }
+    if options.endpoint:
+        config["s3"] = {"addressing_style": "path"}
+    async with AsyncExitStack() as stack:
+        async with _translated(options):
+            client = await stack.enter_async_context(
+                get_session().create_client(
+                    "s3",
+                    endpoint_url=options.endpoint,
+                    region_name=options.region or "us-east-1",
+                    verify=str(options.ca_file) if options.ca_file else None,
+                    config=AioConfig(**config),
+                    **_credentials(options),
+                )
+            )
+        yield S3Origin(options, client, parts.netloc, parts.path.lstrip("/"))
+
+
+def _credentials(options: SourceOptions) -> dict[str, str]:
+    """Keys from the credentials directory, by the client's parameter names."""
+    if options.anonymous or not options.credentials_dir:
+        return {}
+    found: dict[str, str] = {}
+    for parameter, name in _CREDENTIAL_FILES.items():
+        file = options.credentials_dir / name
+        if file.is_file():
+            with file.open() as opened:
+                found[parameter] = opened.read(_MAX_CREDENTIAL_BYTES).strip()
+    missing = {"aws_access_key_id", "aws_secret_access_key"} - found.keys()
+    if missing:
+        names = ", ".join(sorted(_CREDENTIAL_FILES[parameter] for parameter in missing))
+        raise AccessDeniedError(f"the Secret lacks the key(s) {names}")
+    return found
+
+
+@asynccontextmanager
+async def _translated(options: SourceOptions) -> AsyncIterator[None]:
+    """The one place where botocore's errors become ours. Their texts hold no secret."""
+    try:
+        yield
+    except ClientError as e:
+        raise _meaning(e, options) from e
+    except (NoCredentialsError, PartialCredentialsError) as e:
+        raise AccessDeniedError(
+            f"no usable credentials for {options.uri}: {e}; give credentials or --anonymous"
+        ) from e
+    except (BotoConnectionError, HTTPClientError) as e:
+        raise SourceUnavailableError(
+            f"{options.endpoint or options.uri} does not answer: {e}"
+        ) from e
+    except (BotoCoreError, ValueError) as e:
+        raise InvalidSourceError(f"{options.uri}: {e}") from e
+
+
+def _meaning(error: ClientError, options: SourceOptions) -> ModelCacheError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    said = error.response.get("Error", {}).get("Message") or code
+    if code in _NOT_FOUND or status == 404:
+        return SourceNotFoundError(f"{options.uri} does not exist ({code}: {said})")
+    if code in _DENIED or status in (401, 403):
+        return AccessDeniedError(
+            f"{options.uri} may not be read with these credentials ({code}: {said})"
+        )
+    if status >= 500 or status == 429 or code in ("SlowDown", "RequestTimeout"):
+        return SourceUnavailableError(f"{options.uri}: the store answers {status} {code}")
+    return InvalidSourceError(f"{options.uri}: the store refuses the request ({code}: {said})")
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
