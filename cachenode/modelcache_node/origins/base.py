@@ -11,7 +11,6 @@ from modelcache_api.file_paths import check_distinct, check_path
 from modelcache_api.manifest import MAX_FILES, Checksum
 from modelcache_api.messages import ObjectGrant
 
-
 #: How long a signed URL is asked to hold, seconds. Arbitrary: long enough for most fetches, short
 #: enough that a leaked one is soon worthless; temporary credentials end it earlier.
 GRANT_S = 3600

@@ -1,0 +1,1 @@
+"""The demonstration: cache nodes and a small store on one machine."""
