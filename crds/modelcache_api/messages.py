@@ -35,6 +35,8 @@ MAX_OBJECTS_PER_MESSAGE = 200
 MAX_MESSAGE_BYTES = 4 << 20
 #: PEM of a tenant's CA. Arbitrary, tens of certificates.
 MAX_CA_PEM_BYTES = 1 << 18
+#: Response header that says why an upgrade to a session was refused: it can have no body.
+REFUSAL_HEADER = "X-ModelCache-Message"
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Namespace = Annotated[str, Field(max_length=63, pattern=r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
@@ -278,7 +280,7 @@ class VerifyReport(Message):
 
 
 class ProofReport(Message):
-    """A namespace's grants could read every object of a revision, `at` seconds of the Unix epoch."""
+    """A namespace's grants could read every object of a revision, at that Unix time."""
 
     namespace: Namespace
     model_cache: str

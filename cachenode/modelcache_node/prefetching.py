@@ -1,0 +1,235 @@
+"""The prefetch client: lists and signs where the credentials are, and has an agent fetch.
+
+It holds the session open until the revision is complete on the agent's node, renews grants when
+asked, and starts over with a new listing when the source changed. Credentials never leave this
+process; only grants do.
+"""
+
+import asyncio
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import aiohttp
+from pydantic import ValidationError
+
+from modelcache_api.errors import (
+    AccessDeniedError,
+    InsufficientCapacityError,
+    InvalidRequestError,
+    ModelCacheError,
+    UnavailableError,
+    error_of,
+)
+from modelcache_api.messages import (
+    MAX_MESSAGE_BYTES,
+    MAX_OBJECTS_PER_MESSAGE,
+    REFUSAL_HEADER,
+    Done,
+    Failed,
+    Grants,
+    GrantsWanted,
+    Hello,
+    ListedObject,
+    ListingEnd,
+    Message,
+    Objects,
+    Progress,
+    from_agent,
+)
+from modelcache_node.origins.base import SourceObject, SourceOptions, list_source
+from modelcache_node.origins.opening import open_origin
+
+#: Between attempts; full jitter below a doubling cap. Arbitrary.
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 20.0
+#: A session silent for this long is dead; the agent sends progress every second.
+HEARTBEAT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAddress:
+    """Where the agent listens: a unix socket, or a URL with what it takes to be let in.
+
+    Attributes:
+        socket: Path of the node's unix socket; the rest is for `url`.
+        server_name: Name the agent's certificate must bear; None takes the URL's host.
+        token_file: Read anew at each attempt: the kubelet rotates it.
+    """
+
+    socket: Path | None = None
+    url: str | None = None
+    server_name: str | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+
+
+class Prefetch:
+    """One prefetch, from the first listing to the last byte."""
+
+    def __init__(
+        self,
+        options: SourceOptions,
+        agent: AgentAddress,
+        hello: Hello,
+        *,
+        on_progress: Callable[[Progress], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` is monotonic, in seconds."""
+        self._options = options
+        self._agent = agent
+        self._hello = hello
+        self._on_progress = on_progress
+        self._clock = clock
+        self._progressed_at = clock()
+        self._furthest: tuple[str | None, int] = (None, 0)
+
+    async def run(self, *, give_up_s: float) -> Done:
+        """The end of it.
+
+        Raises:
+            InvalidSourceError and its kind: the source must be changed.
+            ModelCacheError: nothing moved for `give_up_s`; its text is the last failure's.
+        """
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._attempt()
+            except InsufficientCapacityError:
+                raise
+            except ModelCacheError as e:
+                if not e.retryable:
+                    raise
+                idle_s = self._clock() - self._progressed_at
+                if idle_s + pause_s > give_up_s:
+                    raise
+                self._on_progress(Progress(note=f"{e}; trying again"))
+            await asyncio.sleep(random.uniform(0, pause_s))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _attempt(self) -> Done:
+        async with open_origin(self._options) as origin:
+            listing = await list_source(origin, self._options)
+            grants = [await origin.grant(listed) for listed in listing]
+        objects = [
+            ListedObject(
+                path=listed.path,
+                size_bytes=listed.size_bytes,
+                validator=listed.validator,
+                checksum=str(listed.checksum) if listed.checksum else None,
+                grant=grant,
+            )
+            for listed, grant in zip(listing, grants, strict=True)
+        ]
+        async with _connect(self._agent) as socket:
+            await socket.send_str(self._hello.wire())
+            for batch in _batches(objects):
+                await socket.send_str(Objects(objects=batch).wire())
+            await socket.send_str(ListingEnd(n_objects=len(objects)).wire())
+            return await self._serve(socket, {listed.path: listed for listed in listing})
+
+    async def _serve(
+        self, socket: aiohttp.ClientWebSocketResponse, listing: dict[str, SourceObject]
+    ) -> Done:
+        async for message in _messages(socket):
+            match message:
+                case Done():
+                    return message
+                case Failed():
+                    raise error_of(message.reason, message.message)
+                case Progress():
+                    self._note(message)
+                case GrantsWanted():
+                    await self._renew(socket, [listing[p] for p in message.paths if p in listing])
+                case _:
+                    raise InvalidRequestError(f"the agent sent an unexpected {message!r}")
+        raise UnavailableError("the agent closed the session before the fetch was done")
+
+    async def _renew(
+        self, socket: aiohttp.ClientWebSocketResponse, wanted: list[SourceObject]
+    ) -> None:
+        async with open_origin(self._options) as origin:  # anew: credentials may have been rotated
+            grants = {listed.path: await origin.grant(listed) for listed in wanted}
+        await socket.send_str(Grants(grants=grants).wire())
+
+    def _note(self, progress: Progress) -> None:
+        reached = (progress.revision, progress.bytes_present)
+        if reached != self._furthest:
+            self._furthest = reached
+            self._progressed_at = self._clock()
+        self._on_progress(progress)
+
+
+def _batches(objects: list[ListedObject]) -> list[list[ListedObject]]:
+    rest = iter(objects)
+    return [
+        list(islice(rest, MAX_OBJECTS_PER_MESSAGE))
+        for _ in range(-(-len(objects) // MAX_OBJECTS_PER_MESSAGE))
+    ]
+
+
+@asynccontextmanager
+async def _connect(agent: AgentAddress) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A session's connection.
+
+    Raises:
+        UnavailableError: the agent does not answer.
+        ModelCacheError: it answered with this refusal.
+    """
+    try:
+        async with _client(agent) as client, _upgrade(client, agent) as socket:
+            yield socket
+    except aiohttp.WSServerHandshakeError as e:
+        raise _refusal(e) from e
+    except (aiohttp.ClientError, OSError) as e:
+        where = agent.socket or agent.url
+        raise UnavailableError(f"the agent at {where} does not answer: {e}") from e
+
+
+@asynccontextmanager
+async def _upgrade(
+    client: aiohttp.ClientSession, agent: AgentAddress
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    headers = {}
+    if agent.token_file:
+        headers["Authorization"] = f"Bearer {agent.token_file.read_text().strip()}"
+    base = agent.url.rstrip("/") if agent.url else "http://agent"
+    async with client.ws_connect(
+        f"{base}/v1/prefetch",
+        headers=headers,
+        heartbeat=HEARTBEAT_S,
+        max_msg_size=MAX_MESSAGE_BYTES,
+        server_hostname=agent.server_name,
+    ) as socket:
+        yield socket
+
+
+def _client(agent: AgentAddress) -> aiohttp.ClientSession:
+    if agent.socket:
+        return aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(agent.socket)))
+    if not (agent.url or "").startswith("https://"):
+        raise InvalidRequestError("--agent takes an https:// URL")
+    context = ssl.create_default_context(cafile=str(agent.ca_file) if agent.ca_file else None)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
+
+
+def _refusal(error: aiohttp.WSServerHandshakeError) -> ModelCacheError:
+    if error.status in (401, 403):
+        said = error.headers.get(REFUSAL_HEADER) if error.headers else None
+        return AccessDeniedError(f"the agent refuses this token: {said or error.message}")
+    return UnavailableError(f"the agent answers {error.status}: {error.message}")
+
+
+async def _messages(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[Message]:
+    async for frame in socket:
+        if frame.type is aiohttp.WSMsgType.ERROR:
+            raise UnavailableError(f"the session broke off: {socket.exception()}")
+        try:
+            yield from_agent.validate_json(frame.data)
+        except ValidationError as e:
+            raise InvalidRequestError(f"the agent speaks another protocol: {e}") from e
