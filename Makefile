@@ -34,7 +34,7 @@ check: venv  ## linters, types, layers, generated files
 	$(MAKE) --no-print-directory generate-check
 
 generate: venv  ## CRDs, chart copies and protocol stubs from their sources
-	$(bin)/python -m modelcache_api.crd crds
+	$(bin)/python -m modelcache_api.crd crds charts/modelcache/files/crds
 	$(bin)/python csi_driver/generate_stubs.py
 
 generate-check: generate

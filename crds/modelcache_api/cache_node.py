@@ -1,0 +1,199 @@
+"""CacheNode: one node's cache; the operator's wish (spec) and the agent's truth (status).
+
+Created by the operator, owned by its Node, of the same name. The status is what the agent
+reports (`messages.NodeReport`), cut to the bounds below; it is written on transitions,
+otherwise at most once a minute, and counts for nothing once its heartbeat is old.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from modelcache_api.messages import Integrity, RevisionState
+from modelcache_api.names import API_VERSION
+from modelcache_api.objects import (
+    ApiModel,
+    Bytes,
+    Count,
+    Message,
+    Namespace,
+    ObjectMeta,
+    ReasonWord,
+    Revision,
+    Uid,
+)
+
+KIND = "CacheNode"
+PLURAL = "cachenodes"
+SHORT_NAMES = ("cn",)
+
+#: Bounds of one object's lists: together below etcd's 1.5 MB per object.
+MAX_MODELS = 1000
+MAX_PROOFS = 1000
+MAX_WANTED = 500
+#: At least so often an agent writes its status, seconds.
+HEARTBEAT_S = 60.0
+
+
+class WantedModel(ApiModel):
+    """A revision that the node should keep."""
+
+    revision: Revision
+    """Digest of the revision."""
+
+    pinned: bool = False
+    """Never evict it."""
+
+
+class CacheNodeSpec(ApiModel):
+    """The operator's wish."""
+
+    models: Annotated[
+        tuple[WantedModel, ...],
+        Field(
+            max_length=MAX_MODELS,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["revision"],
+            },
+        ),
+    ] = ()
+    """Revisions that the node should keep. What is not listed is evicted first."""
+
+
+class HeldModel(ApiModel):
+    """A revision on this node."""
+
+    revision: Revision
+    """Digest of the revision."""
+
+    state: RevisionState
+    """Fetching, Ready, WaitingForGrant or Failed."""
+
+    reason: ReasonWord = ""
+    """Why it is in this state."""
+
+    message: Message = ""
+    """Why, for people."""
+
+    bytes_present: Bytes = 0
+    """Bytes on disk and checked."""
+
+    bytes_total: Bytes = 0
+    """Size of the revision, bytes."""
+
+    bytes_from_origin: Bytes = 0
+    """Bytes that this node fetched from the source."""
+
+    bytes_from_peers: Bytes = 0
+    """Bytes that this node fetched from other nodes."""
+
+    files: Count = 0
+    """Files of the revision."""
+
+    integrity: Integrity | None = None
+    """What vouches for its bytes; set once it is complete."""
+
+    leases: Count = 0
+    """Mounted volumes that use it."""
+
+    pinned: bool = False
+    """Never evicted."""
+
+    last_used_at: datetime | None = None
+    """When a volume last used it."""
+
+
+class Proof(ApiModel):
+    """A namespace's grants could read every object of a revision."""
+
+    namespace: Namespace
+    """Namespace of the ModelCache."""
+
+    model_cache: Annotated[str, Field(max_length=253)]
+    """Name of the ModelCache."""
+
+    model_cache_uid: Uid
+    """Its uid."""
+
+    request: Annotated[str, Field(max_length=64)]
+    """The operator's hash of the source that was listed."""
+
+    revision: Revision
+    """What it listed."""
+
+    at: datetime
+    """When the agent checked."""
+
+
+class Wanted(ApiModel):
+    """A volume on this node waits for a ModelCache."""
+
+    namespace: Namespace
+    """Namespace of the pod and of the ModelCache."""
+
+    model_cache: Annotated[str, Field(max_length=253)]
+    """Name of the ModelCache."""
+
+    model_cache_uid: Uid = ""
+    """Its uid, where known."""
+
+    pod_name: Annotated[str, Field(max_length=253)] = ""
+    """The pod that waits."""
+
+    since: datetime
+    """Since when."""
+
+
+class CacheNodeStatus(ApiModel):
+    """The agent's truth."""
+
+    version: Annotated[str, Field(max_length=64)] = ""
+    """Version of the agent."""
+
+    address: Annotated[str, Field(max_length=256)] = ""
+    """host:port at which other nodes reach the agent."""
+
+    boot_id: Annotated[str, Field(max_length=64)] = ""
+    """Boot id of the node when this was written."""
+
+    store_id: Annotated[str, Field(max_length=64)] = ""
+    """Identity of the store; another one means another, or a wiped, disk."""
+
+    heartbeat_at: datetime | None = None
+    """When the agent last wrote this."""
+
+    capacity_bytes: Bytes = 0
+    """What the store may use."""
+
+    used_bytes: Bytes = 0
+    """What it uses."""
+
+    reserved_bytes: Bytes = 0
+    """What fetches under way will still use."""
+
+    disk_healthy: bool = True
+    """False: the disk answers with errors; the node takes no new models."""
+
+    models: Annotated[tuple[HeldModel, ...], Field(max_length=MAX_MODELS)] = ()
+    """Revisions on this node, complete or not."""
+
+    proofs: Annotated[tuple[Proof, ...], Field(max_length=MAX_PROOFS)] = ()
+    """Which namespaces may use which revision here."""
+
+    wanted: Annotated[tuple[Wanted, ...], Field(max_length=MAX_WANTED)] = ()
+    """Volumes that wait on this node."""
+
+
+class CacheNode(ApiModel):
+    """One node's cache: what the operator wishes, and what the agent reports."""
+
+    api_version: str = API_VERSION
+    kind: str = KIND
+    metadata: ObjectMeta
+    spec: CacheNodeSpec = CacheNodeSpec()
+    """The operator's wish."""
+
+    status: CacheNodeStatus = CacheNodeStatus()
+    """The agent's truth."""

@@ -1,0 +1,376 @@
+"""ModelCache: a model that a namespace wants on nodes, and how far that is.
+
+Written by users (spec) and by the operator alone (status).
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from modelcache_api.names import API_VERSION
+from modelcache_api.objects import (
+    ApiModel,
+    Bytes,
+    Count,
+    Generation,
+    Message,
+    ObjectMeta,
+    ObjectName,
+    ReasonWord,
+    Revision,
+    cel,
+)
+
+KIND = "ModelCache"
+PLURAL = "modelcaches"
+SHORT_NAMES = ("mc",)
+
+#: Schemes of `source.uri` that have an origin plug-in.
+SCHEMES = ("s3",)
+#: Keys of the Secret that `credentials.secretRef` names, for s3. The last one is optional.
+S3_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+#: Arbitrary; far above any selector in use, and small enough for CEL's cost limit.
+MAX_LABELS = 16
+#: Arbitrary.
+MAX_PATTERNS = 32
+#: Earlier revisions that status remembers. Arbitrary.
+MAX_PREVIOUS_REVISIONS = 10
+
+_SCHEME_RULE = " || ".join(f"self.startsWith('{scheme}://')" for scheme in SCHEMES)
+_SCHEME_MESSAGE = "unknown scheme; supported: " + ", ".join(
+    f"{scheme}://bucket/prefix" for scheme in SCHEMES
+)
+
+
+class SecretRef(ApiModel):
+    """A Secret of the same namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+
+
+class ConfigMapKeyRef(ApiModel):
+    """A key of a ConfigMap of the same namespace."""
+
+    name: ObjectName
+    """Name of the ConfigMap."""
+
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = (
+        "ca.crt"
+    )
+    """Key within the ConfigMap."""
+
+
+class Credentials(ApiModel):
+    """By what the source is read: exactly one of the fields."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "[has(self.secretRef), has(self.serviceAccountName), has(self.anonymous)]"
+                ".filter(given, given).size() == 1",
+                "name exactly one of secretRef, serviceAccountName and anonymous",
+            )
+        )
+    )
+
+    secret_ref: SecretRef | None = None
+    """A Secret of this namespace with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and,
+    optionally, AWS_SESSION_TOKEN. It is mounted into the prefetch Job only."""
+
+    service_account_name: ObjectName | None = None
+    """A ServiceAccount of this namespace whose workload identity may read the source. The
+    prefetch Job runs as it."""
+
+    anonymous: Literal[True] | None = None
+    """Read the source without credentials."""
+
+
+class Source(ApiModel):
+    """What to cache: where it is and by what it is read."""
+
+    uri: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=1024,
+            json_schema_extra=cel((_SCHEME_RULE, _SCHEME_MESSAGE)),
+        ),
+    ]
+    """Where the model is, such as s3://bucket/prefix. Every object beneath it is a file of the
+    model."""
+
+    endpoint: (
+        Annotated[
+            str,
+            Field(
+                max_length=512,
+                json_schema_extra=cel(
+                    (
+                        r"self.matches('^https?://[^/@\\s]+(/[^\\s]*)?$')",
+                        "an endpoint is http(s)://host[:port], without a user name",
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Address of an S3-compatible store, such as https://minio.storage:9000. Unset: AWS."""
+
+    region: Annotated[str, Field(max_length=64, pattern=r"^[a-zA-Z0-9-]+$")] | None = None
+    """Region of the store. Unset: as the store says, or us-east-1."""
+
+    ca_config_map_ref: ConfigMapKeyRef | None = None
+    """Certificates (PEM) of a private CA that signed the endpoint's certificate."""
+
+    include: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
+        Field(max_length=MAX_PATTERNS),
+    ] = ()
+    """Shell patterns of the paths to take, such as *.safetensors. Empty: all."""
+
+    exclude: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
+        Field(max_length=MAX_PATTERNS),
+    ] = ()
+    """Shell patterns of the paths to leave out, such as *.bin; they win over include."""
+
+    credentials: Credentials
+    """By what the source is read. Never stored outside this namespace."""
+
+
+class TolerationOperator(StrEnum):
+    """How a toleration compares."""
+
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    """What a taint does."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(ApiModel):
+    """A taint that does not keep the model off a node; as in a pod."""
+
+    key: Annotated[str, Field(max_length=317)] | None = None
+    """Taint key; unset with operator Exists tolerates every taint."""
+
+    operator: TolerationOperator = TolerationOperator.EQUAL
+    """Exists, or Equal (the default)."""
+
+    value: Annotated[str, Field(max_length=63)] | None = None
+    """Taint value, for Equal."""
+
+    effect: TaintEffect | None = None
+    """Taint effect; unset: every effect."""
+
+
+class Prefetch(StrEnum):
+    """When a node gets the model."""
+
+    EAGER = "Eager"
+    ON_DEMAND = "OnDemand"
+
+
+class Placement(ApiModel):
+    """Which nodes get the model. Pods on other nodes get it too, when they start."""
+
+    node_selector: Annotated[
+        dict[str, Annotated[str, Field(max_length=63)]],
+        Field(
+            max_length=MAX_LABELS,
+            json_schema_extra=cel(
+                ("self.all(key, key.size() <= 317)", "a label key has at most 317 characters")
+            ),
+        ),
+    ] = Field(default_factory=dict)
+    """Labels that a node must have. Empty: every node that runs a cache."""
+
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=MAX_LABELS)] = ()
+    """Taints of nodes that get the model all the same. Taints of accelerators (nvidia.com/gpu and
+    the like) and of cordoned nodes are always tolerated."""
+
+    max_nodes: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """At most so many nodes. Unset: all that match."""
+
+    prefetch: Prefetch = Prefetch.EAGER
+    """Eager: nodes get the model at once, and new nodes as they join. OnDemand: when a pod on
+    the node first asks."""
+
+
+class Retention(ApiModel):
+    """How long nodes keep the model."""
+
+    pinned: bool = False
+    """Never evict the model from the nodes of its placement."""
+
+
+class ModelCacheSpec(ApiModel):
+    """What the user wants."""
+
+    source: Source
+    """What to cache."""
+
+    placement: Placement = Placement()
+    """Where to cache it."""
+
+    retention: Retention = Retention()
+    """How long to keep it."""
+
+
+class NodeCounts(ApiModel):
+    """Nodes of the placement, and nodes where a pod asked."""
+
+    desired: Count = 0
+    """Nodes that should hold the model."""
+
+    ready: Count = 0
+    """Nodes that hold all of it, checked, and whose agent was heard from."""
+
+    fetching: Count = 0
+    """Nodes that are fetching it."""
+
+    failed: Count = 0
+    """Nodes that cannot get it now; see the conditions."""
+
+
+class ByteCounts(ApiModel):
+    """Bytes, added up over the desired nodes."""
+
+    wanted: Bytes = 0
+    """Size of the model times the desired nodes."""
+
+    present: Bytes = 0
+    """Of these, bytes on the nodes' disks and checked."""
+
+    from_origin: Bytes = 0
+    """Bytes that the nodes fetched from the source."""
+
+    from_peers: Bytes = 0
+    """Bytes that the nodes fetched from each other."""
+
+
+class ConditionStatus(StrEnum):
+    """Whether a condition holds."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class ConditionType(StrEnum):
+    """What is said of a ModelCache. All four are always there."""
+
+    RESOLVED = "Resolved"
+    READY = "Ready"
+    PROGRESSING = "Progressing"
+    DEGRADED = "Degraded"
+
+
+class Condition(ApiModel):
+    """One aspect of the state; as metav1.Condition."""
+
+    type: ConditionType
+    """Resolved: the source was listed and its revision is known. Ready: every desired node
+    holds it. Progressing: nodes are fetching. Degraded: a node, or the source, needs help."""
+
+    status: ConditionStatus
+    """True, False or Unknown."""
+
+    reason: ReasonWord
+    """Why, as one word that never changes its meaning."""
+
+    message: Message = ""
+    """Why, for people."""
+
+    observed_generation: Generation = 0
+    """The metadata.generation that this was said of."""
+
+    last_transition_time: datetime
+    """When the status last changed."""
+
+
+class PreviousRevision(ApiModel):
+    """A revision that the source had before."""
+
+    revision: Revision
+    """Its digest."""
+
+    replaced_at: datetime
+    """When the next one took its place."""
+
+
+class ModelCacheStatus(ApiModel):
+    """How far it is: counts, never a list of nodes. `kubectl get cachenodes` has the nodes."""
+
+    observed_generation: Generation = 0
+    """The metadata.generation that this status speaks of."""
+
+    request: Annotated[str, Field(max_length=64)] = ""
+    """Hash of the source as it was last resolved; changes with spec.source and with the
+    refresh annotation."""
+
+    revision: Revision | None = None
+    """Digest of the source's files as last resolved."""
+
+    previous_revisions: Annotated[
+        tuple[PreviousRevision, ...], Field(max_length=MAX_PREVIOUS_REVISIONS)
+    ] = ()
+    """Revisions that the source had before, newest first."""
+
+    size_bytes: Bytes | None = None
+    """Size of the revision, bytes."""
+
+    files: Count | None = None
+    """Files of the revision."""
+
+    nodes: NodeCounts = NodeCounts()
+    """How many nodes hold it."""
+
+    bytes: ByteCounts = ByteCounts()
+    """How many bytes they hold, and where these came from."""
+
+    integrity: Annotated[str, Field(max_length=32)] | None = None
+    """What vouches for the bytes, the weakest over all nodes: Sha256, StoreChecksum or
+    TransportOnly."""
+
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=8,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = ()
+    """Resolved, Ready, Progressing and Degraded."""
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        return next((found for found in self.conditions if found.type is kind), None)
+
+
+class ModelCache(ApiModel):
+    """A model that this namespace wants on the nodes' own disks.
+
+    Pods of this namespace mount it by a CSI volume of driver csi.modelcache.io with the
+    attribute modelCache set to its name. The annotation modelcache.io/refresh, set to any new
+    value, asks for the source to be listed again.
+    """
+
+    api_version: str = API_VERSION
+    kind: str = KIND
+    metadata: ObjectMeta
+    spec: ModelCacheSpec
+    """What the user wants."""
+
+    status: ModelCacheStatus = ModelCacheStatus()
+    """How far it is; written by the operator."""
