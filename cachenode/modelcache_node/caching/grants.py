@@ -41,9 +41,16 @@ class _Issued:
 class GrantPool:
     """Grants to the blobs of one fetch. Its mutable state is the list of open sessions."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        """`now` gives seconds of the Unix epoch: expiry is a wall-clock promise."""
+    def __init__(
+        self, now: Callable[[], float], is_of_blob: Callable[[str, ObjectGrant], bool]
+    ) -> None:
+        """`now` gives seconds of the Unix epoch: expiry is a wall-clock promise.
+
+        `is_of_blob` says whether a grant leads to where a blob was resolved: a renewal must not
+        send a fetch to another place, whose bytes would then be kept under this one's key.
+        """
         self._now = now
+        self._is_of_blob = is_of_blob
         self._issued: list[_Issued] = []
         self._changed = asyncio.Event()
 
@@ -101,8 +108,9 @@ class GrantPool:
                     issued.wanted.pop(blob, None)
                 for path in fresh.keys() & paths.keys():
                     blob = paths[path]
-                    issued.grants[blob] = (path, fresh[path])
-                    issued.rejected.discard(blob)
+                    if self._is_of_blob(blob, fresh[path]):
+                        issued.grants[blob] = (path, fresh[path])
+                        issued.rejected.discard(blob)
                 self._drop_ungranted(issued, set(blobs))
                 self._wake()
         except ModelCacheError:

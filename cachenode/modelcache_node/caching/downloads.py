@@ -1,0 +1,204 @@
+"""Bring the missing chunks of a revision into the store, and seal its blobs.
+
+One engine for the agent and for `pull`. It goes on until everything is sealed or something cannot
+be mended here: a changed source, a full disk, content that stays wrong. An origin that does not
+answer is waited for; who wants to give up cancels.
+
+Guarantees:
+- a chunk counts as present only after it was written and its answer checked;
+- a blob is sealed only when its checksum, where the origin states one, agrees;
+- what was fetched before a crash or a cancellation is not fetched again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from modelcache_api.chunks import chunk_range
+from modelcache_api.errors import (
+    GrantExpiredError,
+    IntegrityMismatchError,
+    SourceUnavailableError,
+)
+from modelcache_api.manifest import ChecksumAlgorithm
+from modelcache_node.caching.grants import GrantPool
+from modelcache_node.caching.ordering import fetch_order
+from modelcache_node.caching.resolving import BlobSource, Resolution, to_grant
+from modelcache_node.store.blobs import BlobStore, PartialBlob
+from modelcache_node.transfer.movers import Movers
+from modelcache_node.transfer.ranges import RangeRequest
+
+#: How often a blob whose checksum disagrees is mended before the source is called broken.
+MAX_MENDS = 2
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far a download is; written by it alone, read by anyone on the loop."""
+
+    bytes_total: int = 0
+    bytes_present: int = 0
+    bytes_from_origin: int = 0
+    bytes_from_peers: int = 0
+    retries: int = 0
+    note: str | None = None
+    chunks_done: int = 0
+
+
+@dataclass(slots=True)
+class _Blob:
+    """One blob under way: its missing chunks, and how many of them are being fetched."""
+
+    source: BlobSource
+    partial: PartialBlob
+    missing: deque[int]
+    n_in_flight: int = 0
+    n_mends: int = 0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Download:
+    """One revision's way into the store. `run` it once."""
+
+    def __init__(
+        self,
+        resolution: Resolution,
+        *,
+        blobs: BlobStore,
+        movers: Movers,
+        grants: GrantPool,
+        on_chunk: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._resolution = resolution
+        self._blobs = blobs
+        self._movers = movers
+        self._grants = grants
+        self._on_chunk = on_chunk
+        self._queue: deque[_Blob] = deque()
+        self._wake = asyncio.Event()
+        self._n_open = 0
+        self.tally = Tally(bytes_total=sum(f.size_bytes for f in resolution.manifest.blobs.values()))
+
+    async def run(self) -> None:
+        """Return when every blob of the revision is sealed.
+
+        Raises:
+            SourceChangedError: resolve anew.
+            InvalidSourceError and its kind: the grants no longer read an object.
+            IntegrityMismatchError: content and checksum disagree, again and again.
+            DiskFullError, DiskFailedError: what was fetched so far is kept.
+        """
+        order = fetch_order(self._resolution.manifest.blobs.values())
+        for blob in order:
+            await self._open(self._resolution.sources[blob.blob])
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._movers.max_outstanding):
+                    group.create_task(self._work())
+        except ExceptionGroup as e:
+            raise e.exceptions[0] from e
+        finally:
+            for entry in self._queue:
+                entry.partial.close()
+
+    async def _open(self, source: BlobSource) -> None:
+        if self._blobs.is_sealed(source.file.blob):
+            self.tally.bytes_present += source.file.size_bytes
+            return
+        partial = await asyncio.to_thread(
+            self._blobs.open_partial, source.file.blob, source.file.size_bytes, source.provider_id
+        )
+        missing = deque(partial.missing())
+        self.tally.bytes_present += source.file.size_bytes - _missing_bytes(source, missing)
+        self._queue.append(_Blob(source, partial, missing))
+        self._n_open += 1
+
+    async def _work(self) -> None:
+        while self._n_open:
+            entry = next(self._with_work(), None)
+            if entry is None:
+                await self._wake.wait()
+            elif entry.missing:
+                await self._fetch(entry, entry.missing.popleft())
+            else:
+                await self._seal(entry)
+
+    def _with_work(self) -> Iterator[_Blob]:
+        """Blobs with a chunk to fetch, or to be sealed and not being so yet."""
+        for entry in self._queue:
+            if entry.missing or (entry.n_in_flight == 0):
+                yield entry
+
+    async def _fetch(self, entry: _Blob, index: int) -> None:
+        file = entry.source.file
+        offset, length = chunk_range(index, file.size_bytes)
+        entry.n_in_flight += 1
+        try:
+            while True:
+                grant = await self._grants.get(file.blob)
+                try:
+                    result = await self._movers.fetch(
+                        RangeRequest(
+                            path=entry.partial.data_path,
+                            offset=offset,
+                            length=length,
+                            grant=to_grant(grant),
+                            validator=entry.source.validator,
+                            total_bytes=file.size_bytes,
+                            ca_pem=self._resolution.ca_pem,
+                            want_crc64nvme=_wants_crc64nvme(entry.source),
+                        ),
+                        on_retry=self._note_retry,
+                    )
+                    break
+                except GrantExpiredError:
+                    self._grants.reject(file.blob, grant)
+                except SourceUnavailableError as e:
+                    self._note_retry(str(e))
+        except BaseException:
+            entry.missing.appendleft(index)
+            raise
+        finally:
+            entry.n_in_flight -= 1
+            self._pulse()
+        entry.partial.mark_present(index, result.crc32c, result.crc64nvme or 0)
+        self.tally.bytes_present += length
+        self.tally.bytes_from_origin += length
+        self.tally.chunks_done += 1
+        self.tally.note = None
+        self._on_chunk()
+
+    async def _seal(self, entry: _Blob) -> None:
+        entry.n_in_flight += 1  # so that nobody else seals it
+        try:
+            await asyncio.to_thread(entry.partial.seal, entry.source.file.checksum)
+        except IntegrityMismatchError:
+            entry.n_mends += 1
+            if entry.n_mends > MAX_MENDS:
+                raise
+            entry.missing.extend(entry.partial.missing())
+            self.tally.bytes_present -= _missing_bytes(entry.source, entry.missing)
+            self.tally.note = f"{entry.source.file.path}: wrong content, fetching again"
+            entry.n_in_flight -= 1
+        else:
+            self._queue.remove(entry)
+            self._n_open -= 1
+        self._pulse()
+
+    def _note_retry(self, note: str) -> None:
+        self.tally.retries += 1
+        self.tally.note = note
+
+    def _pulse(self) -> None:
+        self._wake.set()
+        self._wake = asyncio.Event()
+
+
+def _missing_bytes(source: BlobSource, missing: deque[int]) -> int:
+    return sum(chunk_range(index, source.file.size_bytes)[1] for index in missing)
+
+
+def _wants_crc64nvme(source: BlobSource) -> bool:
+    checksum = source.file.checksum
+    return checksum is not None and checksum.algorithm is ChecksumAlgorithm.CRC64NVME

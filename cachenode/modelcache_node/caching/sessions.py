@@ -1,0 +1,157 @@
+"""The agent's side of a prefetch session, over any transport.
+
+A session brings a listing and grants, is told the revision that the agent itself found behind
+them, and stays until the fetch ends, renewing grants when asked. When it goes, its grants go; the
+fetch stays and waits for others.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from modelcache_api.errors import (
+    InvalidRequestError,
+    ModelCacheError,
+    UnavailableError,
+)
+from modelcache_api.manifest import MAX_FILES
+from modelcache_api.messages import (
+    PROTOCOL_VERSION,
+    Failed,
+    Grants,
+    GrantsWanted,
+    Hello,
+    ListedObject,
+    ListingEnd,
+    Message,
+    ObjectGrant,
+    Objects,
+)
+from modelcache_api.reasons import Reason
+from modelcache_node.caching.cache import Cache
+
+_LOG = logging.getLogger(__name__)
+
+#: Between two progress messages; also what tells a client that its agent lives.
+PROGRESS_S = 1.0
+#: A client gets this long for each message of its listing. Arbitrary; listing is done by then.
+MESSAGE_TIMEOUT_S = 60.0
+#: A renewal takes a signing round trip at most. Arbitrary.
+RENEWAL_TIMEOUT_S = 60.0
+
+
+class SessionPort(Protocol):
+    """A session's transport."""
+
+    async def receive(self) -> Hello | Objects | ListingEnd | Grants:
+        """Raises UnavailableError: the client is gone. InvalidRequestError: malformed."""
+        ...
+
+    async def send(self, message: Message) -> None:
+        """Raises UnavailableError: the client is gone."""
+        ...
+
+
+async def serve_session(port: SessionPort, cache: Cache, *, namespace: str | None) -> None:
+    """Serve one session to its end; the client is told of every failure that it can act on.
+
+    Args:
+        port: The transport; closed by the caller.
+        cache: The node's cache.
+        namespace: Whose session it is, as its token says; None takes the client's word.
+    """
+    try:
+        await _serve(port, cache, namespace)
+    except ModelCacheError as e:
+        with suppress(UnavailableError):
+            await port.send(Failed(reason=e.reason, message=str(e), retryable=e.retryable))
+    except Exception:  # an edge: a bug must not look like a broken connection
+        _LOG.exception("prefetch session failed")
+        with suppress(UnavailableError):
+            await port.send(
+                Failed(reason=Reason.INTERNAL, message="a bug; see the agent's log", retryable=True)
+            )
+
+
+async def _serve(port: SessionPort, cache: Cache, namespace: str | None) -> None:
+    hello = await _expect_hello(port)
+    if namespace is not None:
+        hello = hello.model_copy(update={"namespace": namespace})
+    objects = await _receive_listing(port)
+    fetch = await cache.begin(hello, objects)
+    session = _Session(port)
+    listening = asyncio.create_task(session.listen())
+    fetch.grants.attach(session, fetch.grants_by_blob(objects))
+    try:
+        ending = asyncio.create_task(fetch.wait())
+        while not ending.done():
+            await asyncio.wait(
+                {ending, listening}, timeout=PROGRESS_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if listening.done() and not ending.done():
+                ending.cancel()
+                await listening  # raises why
+            await port.send(fetch.progress())
+        await port.send(await ending)
+    finally:
+        listening.cancel()
+        fetch.grants.detach(session)
+
+
+async def _expect_hello(port: SessionPort) -> Hello:
+    async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+        hello = await port.receive()
+    if not isinstance(hello, Hello):
+        raise InvalidRequestError("a session opens with Hello")
+    if hello.protocol != PROTOCOL_VERSION:
+        raise InvalidRequestError(
+            f"protocol {hello.protocol} is not spoken here; this agent speaks {PROTOCOL_VERSION}"
+        )
+    return hello
+
+
+async def _receive_listing(port: SessionPort) -> list[ListedObject]:
+    objects: list[ListedObject] = []
+    while True:
+        async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+            message = await port.receive()
+        if isinstance(message, Objects):
+            objects.extend(message.objects)
+            if len(objects) > MAX_FILES:
+                raise InvalidRequestError(f"a listing has at most {MAX_FILES} objects")
+        elif isinstance(message, ListingEnd):
+            if message.n_objects != len(objects):
+                raise InvalidRequestError(
+                    f"{len(objects)} objects arrived of the {message.n_objects} announced"
+                )
+            return objects
+        else:
+            raise InvalidRequestError(f"a listing holds no {message.type}")
+
+
+class _Session:
+    """Renews grants over the session's transport: one renewal at a time (see GrantPool)."""
+
+    def __init__(self, port: SessionPort) -> None:
+        self._port = port
+        self._answer: asyncio.Future[Mapping[str, ObjectGrant]] | None = None
+
+    async def listen(self) -> None:
+        """Take the client's answers until it goes; always ends by raising."""
+        while True:
+            message = await self._port.receive()
+            if not isinstance(message, Grants):
+                raise InvalidRequestError(f"after its listing a session sends no {message.type}")
+            if self._answer and not self._answer.done():
+                self._answer.set_result(message.grants)
+
+    async def renew(self, paths: Sequence[str]) -> Mapping[str, ObjectGrant]:
+        self._answer = asyncio.get_running_loop().create_future()
+        await self._port.send(GrantsWanted(paths=list(paths)))
+        try:
+            async with asyncio.timeout(RENEWAL_TIMEOUT_S):
+                return await self._answer
+        except TimeoutError as e:
+            raise UnavailableError(f"no new grants within {RENEWAL_TIMEOUT_S:.0f} s") from e

@@ -1,0 +1,63 @@
+"""From arguments to a command, and from its outcome to an exit code.
+
+Exit codes, kept stable: 0 done, 1 a bug of ours, 2 wrong usage, 42 the source must be changed,
+75 try again later (sysexits' EX_TEMPFAIL), 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from modelcache_api.errors import InvalidRequestError, InvalidSourceError, ModelCacheError
+from modelcache_node.cli.arguments import build_parser
+
+EXIT_USAGE = 2
+EXIT_BAD_SOURCE = 42
+EXIT_TRY_AGAIN = 75
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+#: Kubernetes keeps the last 4096 bytes of a termination message.
+_MAX_TERMINATION_BYTES = 4096
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit."""
+    args = build_parser().parse_args(argv)
+    command = importlib.import_module(f"modelcache_node.cli.{args.module}")
+    try:
+        code = command.run(args)
+    except ModelCacheError as e:
+        code = exit_code(e)
+        print(f"modelcache: {e.reason}: {e}", file=sys.stderr)
+        _tell_kubernetes(args, e)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # `modelcache ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def exit_code(error: ModelCacheError) -> int:
+    if isinstance(error, InvalidRequestError):
+        return EXIT_USAGE
+    if isinstance(error, InvalidSourceError):
+        return EXIT_BAD_SOURCE
+    return EXIT_TRY_AGAIN
+
+
+def _tell_kubernetes(args: argparse.Namespace, error: ModelCacheError) -> None:
+    """Leave reason and message where the kubelet picks them up, for display."""
+    target: Path | None = getattr(args, "termination_log", None)
+    if target is None:
+        return
+    text = json.dumps({"reason": error.reason, "message": str(error)[:1024]})
+    with contextlib.suppress(OSError):  # the exit code says the essential
+        target.write_bytes(text.encode()[:_MAX_TERMINATION_BYTES])

@@ -1,0 +1,61 @@
+"""``modelcache prefetch``: have an agent fetch a source, wait, and sum up."""
+
+import argparse
+import asyncio
+import json
+import time
+
+from modelcache_api.errors import InvalidRequestError
+from modelcache_api.messages import Done, Hello, Progress
+from modelcache_node.cli.progress import ProgressBar, human_bytes
+from modelcache_node.cli.sources import source_options
+from modelcache_node.prefetching import AgentAddress, Prefetch
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.agent and not args.token_file:
+        raise InvalidRequestError("--agent needs --token-file")
+    bar = ProgressBar(time.monotonic)
+
+    def show(progress: Progress) -> None:
+        bar.show(progress.bytes_present, progress.bytes_total, progress.note)
+
+    options = source_options(args)
+    prefetch = Prefetch(
+        options,
+        AgentAddress(
+            socket=args.socket,
+            url=args.agent,
+            server_name=args.agent_server_name,
+            token_file=args.token_file,
+            ca_file=args.agent_ca_file,
+        ),
+        Hello(
+            namespace=args.namespace,
+            model_cache=args.model_cache,
+            model_cache_uid=args.model_cache_uid,
+            request=args.request,
+            ca_pem=options.ca_file.read_text() if options.ca_file else None,
+        ),
+        on_progress=show,
+        clock=time.monotonic,
+    )
+    try:
+        done = asyncio.run(prefetch.run(give_up_s=args.give_up))
+    finally:
+        bar.end()
+    print(json.dumps(_summary(done)) if args.json else _sentence(done))
+    return 0
+
+
+def _summary(done: Done) -> dict[str, object]:
+    summary = done.model_dump(by_alias=True, exclude={"type"})
+    return {**summary, "seconds": round(done.seconds, 3)}
+
+
+def _sentence(done: Done) -> str:
+    return (
+        f"{done.revision}\n{human_bytes(done.bytes)} in {done.seconds:.1f} s: "
+        f"{human_bytes(done.bytes_from_origin)} from the origin, "
+        f"{human_bytes(done.bytes_from_peers)} from peers; integrity {done.integrity}"
+    )
