@@ -77,8 +77,14 @@ class Download:
         self._on_chunk = on_chunk
         self._queue: deque[_Blob] = deque()
         self._wake = asyncio.Event()
-        self._n_open = 0
-        self.tally = Tally(bytes_total=sum(f.size_bytes for f in resolution.manifest.blobs.values()))
+        self._pending = deque(
+            resolution.sources[file.blob]
+            for file in fetch_order(resolution.manifest.blobs.values())
+        )
+        self._n_unsealed = len(self._pending)
+        self.tally = Tally(
+            bytes_total=sum(f.size_bytes for f in resolution.manifest.blobs.values())
+        )
 
     async def run(self) -> None:
         """Return when every blob of the revision is sealed.
@@ -89,9 +95,6 @@ class Download:
             IntegrityMismatchError: content and checksum disagree, again and again.
             DiskFullError, DiskFailedError: what was fetched so far is kept.
         """
-        order = fetch_order(self._resolution.manifest.blobs.values())
-        for blob in order:
-            await self._open(self._resolution.sources[blob.blob])
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._movers.max_outstanding):
@@ -105,6 +108,8 @@ class Download:
     async def _open(self, source: BlobSource) -> None:
         if self._blobs.is_sealed(source.file.blob):
             self.tally.bytes_present += source.file.size_bytes
+            self._n_unsealed -= 1
+            self._pulse()
             return
         partial = await asyncio.to_thread(
             self._blobs.open_partial, source.file.blob, source.file.size_bytes, source.provider_id
@@ -112,12 +117,14 @@ class Download:
         missing = deque(partial.missing())
         self.tally.bytes_present += source.file.size_bytes - _missing_bytes(source, missing)
         self._queue.append(_Blob(source, partial, missing))
-        self._n_open += 1
+        self._pulse()
 
     async def _work(self) -> None:
-        while self._n_open:
+        while self._n_unsealed:
             entry = next(self._with_work(), None)
-            if entry is None:
+            if entry is None and self._pending:  # opened late: few blobs are open at once
+                await self._open(self._pending.popleft())
+            elif entry is None:
                 await self._wake.wait()
             elif entry.missing:
                 await self._fetch(entry, entry.missing.popleft())
@@ -183,7 +190,7 @@ class Download:
             entry.n_in_flight -= 1
         else:
             self._queue.remove(entry)
-            self._n_open -= 1
+            self._n_unsealed -= 1
         self._pulse()
 
     def _note_retry(self, note: str) -> None:

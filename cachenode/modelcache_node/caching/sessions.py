@@ -67,7 +67,7 @@ async def serve_session(port: SessionPort, cache: Cache, *, namespace: str | Non
     except ModelCacheError as e:
         with suppress(UnavailableError):
             await port.send(Failed(reason=e.reason, message=str(e), retryable=e.retryable))
-    except Exception:  # an edge: a bug must not look like a broken connection
+    except Exception:  # noqa: BLE001 - an edge: a bug must not look like a broken connection
         _LOG.exception("prefetch session failed")
         with suppress(UnavailableError):
             await port.send(

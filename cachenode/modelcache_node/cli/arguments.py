@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
 
 
 def _command(commands: _Commands, name: str, module: str, text: str) -> argparse.ArgumentParser:
@@ -150,7 +150,7 @@ def _add_inspecting(commands: _Commands) -> None:
         ("pin", "keep a revision from eviction"),
         ("doctor", "check this node and say what to mend"),
     ):
-        parser = _command(commands, name, "inspect", text)
+        parser = _command(commands, name, "inspecting", text)
         if name in ("verify", "evict", "pin"):
             parser.add_argument(
                 "revision", metavar="REVISION", help="sha256:…, or its first digits"

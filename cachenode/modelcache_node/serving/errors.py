@@ -46,7 +46,7 @@ async def translate_errors(request: web.Request, handler: Handler) -> web.Stream
         return answer(ErrorBody(reason=Reason.INVALID_REQUEST, message=_problems(e)), 400)
     except web.HTTPException:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - the edge that reports it
         _LOG.exception("%s %s failed", request.method, request.path)
         return answer(ErrorBody(reason=Reason.INTERNAL, message="a bug; see the agent's log"), 500)
 

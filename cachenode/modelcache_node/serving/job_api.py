@@ -38,16 +38,20 @@ def build_job_api(cache: Cache, review: TokenReview) -> web.Application:
 
 
 async def _prefetch(request: web.Request) -> web.StreamResponse:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     try:
-        if scheme.lower() != "bearer" or not 0 < len(token) <= _MAX_TOKEN_CHARS:
-            raise AccessDeniedError("no bearer token")
-        namespace = await request.app[_REVIEW].namespace_of(token.strip())
+        namespace = await request.app[_REVIEW].namespace_of(_bearer_token(request))
     except AccessDeniedError as e:
         raise web.HTTPUnauthorized(headers={REFUSAL_HEADER: _one_line(str(e))}) from e
     except UnavailableError as e:
         raise web.HTTPServiceUnavailable(headers={REFUSAL_HEADER: _one_line(str(e))}) from e
     return await serve_prefetch(request, request.app[_CACHE], namespace=namespace)
+
+
+def _bearer_token(request: web.Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not 0 < len(token) <= _MAX_TOKEN_CHARS:
+        raise AccessDeniedError("no bearer token")
+    return token.strip()
 
 
 def _one_line(text: str) -> str:
