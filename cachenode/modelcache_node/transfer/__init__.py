@@ -1,0 +1,1 @@
+"""Moving bytes from providers into files: pacing, movers, workers."""

@@ -1,0 +1,120 @@
+"""What is asked of movers, and what they answer. Plain values.
+
+A range is one HTTP request for part of one object, written to its place in a file. It is pinned:
+`validator` goes out as ``If-Match`` and is compared with the answer, as are range and total size.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+from modelcache_api.units import KIB, MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What lets one object be read for a while. Never logged, never written to disk."""
+
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    #: Seconds of the Unix epoch; None when it does not end. For its holder: movers do not look.
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RangeRequest:
+    """One range of one object.
+
+    Attributes:
+        path: File that holds the object's bytes at their offsets; None drops them (a probe).
+            It exists and is as long as the object.
+        offset: First byte.
+        length: Bytes; 0 only for an object that is expected to be empty.
+        validator: ETag the answer must carry, with its quotes; None to be told it.
+        total_bytes: Size the object must have; None to be told it.
+        ca_pem: Authorities to trust instead of the system's, as PEM text.
+        want_crc64nvme: Compute CRC64/NVME beside CRC32C.
+        priority: Lower goes first; equal ones in the order asked.
+    """
+
+    path: str | os.PathLike[str] | None
+    offset: int
+    length: int
+    grant: Grant
+    validator: str | None = None
+    total_bytes: int | None = None
+    ca_pem: str | None = field(default=None, repr=False)
+    want_crc64nvme: bool = False
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        if self.offset < 0 or self.length < 0:
+            raise ValueError("a range begins at 0 or later and has no negative length")
+        if self.total_bytes is not None and self.offset + self.length > self.total_bytes:
+            raise ValueError("a range ends within its object")
+
+
+@dataclass(frozen=True, slots=True)
+class RangeResult:
+    """A range that was received whole, checked against its answer's head, and written.
+
+    Attributes:
+        crc32c: Of these bytes.
+        crc64nvme: Of these bytes, if it was wanted.
+        bytes: As many as were asked for.
+        validator: The answer's ETag; None where the origin states none.
+        total_bytes: The object's size according to the answer.
+        seconds: From sending the request that succeeded to its last byte.
+    """
+
+    crc32c: int
+    crc64nvme: int | None
+    bytes: int
+    validator: str | None
+    total_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MoverLimits:
+    """Bounds that hold inside one mover.
+
+    Attributes:
+        connections: Open connections, all origins together.
+        connect_timeout_s: TCP and TLS handshakes together.
+        inactivity_timeout_s: A connection that brings no byte for this long is given up.
+        min_bytes_per_s: A connection slower than this over `speed_window_s` is given up.
+        buffer_bytes: The one receive buffer. About a core's L2 cache: larger is slower.
+        dirty_bytes: Written bytes that may be on their way to the disk; beyond it, writing waits.
+        keep_cached_bytes: Written bytes left in the page cache; older ones are dropped.
+            None leaves that to the kernel.
+    """
+
+    connections: int = 8
+    connect_timeout_s: float = 10.0  # arbitrary; above two lost SYNs (1 s + 2 s)
+    inactivity_timeout_s: float = 30.0  # arbitrary; above S3's usual pauses
+    min_bytes_per_s: int = 16 * KIB  # arbitrary; far below a share of any useful line
+    speed_window_s: float = 60.0  # arbitrary
+    buffer_bytes: int = MIB
+    dirty_bytes: int = 256 * MIB
+    keep_cached_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoverStats:
+    """Totals since the start, of all movers together.
+
+    Attributes:
+        bytes_received: Body bytes, also of ranges that failed later.
+        ranges: Ranges that succeeded.
+        retries: Ranges asked for again after a failure.
+        throttled: Answers that asked us to slow down (429, 503).
+        restarts: Movers that died and were replaced.
+        cpu_seconds: User and system time of movers, those that ended included.
+    """
+
+    bytes_received: int = 0
+    ranges: int = 0
+    retries: int = 0
+    throttled: int = 0
+    restarts: int = 0
+    cpu_seconds: float = 0.0
