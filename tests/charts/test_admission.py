@@ -1,0 +1,268 @@
+"""The chart's roles and admission policies, before a real API server: who gets what past it."""
+
+import copy
+import functools
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from support.charts import FULLNAME, NAMESPACE, Chart
+from support.control_plane import (
+    ADMINISTRATOR,
+    NODE_NAME_EXTRA,
+    ApiServer,
+    Object,
+    RefusedError,
+    User,
+    control_plane,
+)
+from support.tools import etcd, kube_apiserver
+
+pytestmark = pytest.mark.timeout(240)
+
+IMAGE = {"repository": "registry.example/modelcache", "tag": "1"}
+OPERATOR = User(f"system:serviceaccount:{NAMESPACE}:{FULLNAME}-operator")
+PLUGIN = User(f"system:serviceaccount:{NAMESPACE}:{FULLNAME}-csi")
+JOBS = "/apis/batch/v1/namespaces/default/jobs"
+CACHE_NODES = "/apis/modelcache.io/v1alpha1/cachenodes"
+MODEL_CACHES = "/apis/modelcache.io/v1alpha1/namespaces/default/modelcaches"
+#: A policy is enforced within about a second of its creation; arbitrary, well above.
+EFFECTIVE_WITHIN_S = 60.0
+
+
+def agent_on(node: str | None) -> User:
+    extra = {} if node is None else {NODE_NAME_EXTRA: node}
+    return User(f"system:serviceaccount:{NAMESPACE}:{FULLNAME}-agent", extra)
+
+
+def cache_node(name: str) -> Object:
+    return {
+        "apiVersion": "modelcache.io/v1alpha1",
+        "kind": "CacheNode",
+        "metadata": {"name": name},
+        "spec": {"models": []},
+    }
+
+
+MODEL_CACHE: Object = {
+    "apiVersion": "modelcache.io/v1alpha1",
+    "kind": "ModelCache",
+    "metadata": {"name": "model"},
+    "spec": {"source": {"uri": "s3://bucket/model", "credentials": {"anonymous": True}}},
+}
+
+
+def prefetch_job() -> Object:
+    container = {
+        "name": "prefetch",
+        "image": "registry.example/modelcache:1",
+        "command": ["modelcache"],
+        "args": ["prefetch", "s3://bucket/model"],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    token = {"serviceAccountToken": {"path": "token", "audience": "agent.modelcache.io"}}
+    pod = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "token", "projected": {"sources": [token]}},
+            {"name": "credentials", "secret": {"secretName": "s3"}},
+        ],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"generateName": "prefetch-"},
+        "spec": {"template": {"spec": pod}},
+    }
+
+
+@pytest.fixture(scope="module")
+def api(chart: Chart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """An API server with the chart's cluster objects, once its policies are enforced."""
+    folder = tmp_path_factory.mktemp("control-plane")
+    rendered = chart.render(image=IMAGE)
+    with control_plane(etcd(), kube_apiserver(), folder) as server:
+        for kind in (
+            "CustomResourceDefinition",
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding",
+        ):
+            for found in rendered.all(kind):
+                server.create_cluster_object(found)
+        _wait_until_enforced(server)
+        server.request("POST", CACHE_NODES, cache_node("n1"), user=OPERATOR)
+        server.request("POST", MODEL_CACHES, MODEL_CACHE)
+        yield server
+
+
+def _wait_until_enforced(server: ApiServer) -> None:
+    bad_job = prefetch_job()
+    bad_job["spec"]["template"]["spec"]["hostNetwork"] = True
+    attempts = (
+        functools.partial(server.request, "POST", CACHE_NODES, cache_node("probe")),
+        functools.partial(server.request, "POST", f"{JOBS}?dryRun=All", bad_job, user=OPERATOR),
+    )
+    give_up_at = time.monotonic() + EFFECTIVE_WITHIN_S
+    for attempt in attempts:
+        while time.monotonic() < give_up_at:
+            try:
+                attempt()
+                server.request("DELETE", f"{CACHE_NODES}/probe")
+            except RefusedError as e:
+                if "ValidatingAdmissionPolicy" in str(e):
+                    break
+            time.sleep(0.2)
+        else:
+            raise AssertionError("policies are not enforced")
+
+
+def test_every_policy_is_free_of_type_errors(api: ApiServer) -> None:
+    base = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+    for policy in api.request("GET", base)["items"]:
+        assert "expressionWarnings" not in policy.get("status", {}).get("typeChecking", {}), policy
+
+
+def test_an_agent_writes_the_status_of_its_own_node(api: ApiServer) -> None:
+    body = {"status": {"bootId": "b1"}}
+    written = api.request("PATCH", f"{CACHE_NODES}/n1/status", body, user=agent_on("n1"))
+    assert written["status"]["bootId"] == "b1"
+
+
+@pytest.mark.parametrize("node", ["n2", None])
+def test_an_agent_does_not_write_the_status_of_another_node(
+    api: ApiServer, node: str | None
+) -> None:
+    body = {"status": {"bootId": "forged"}}
+    with pytest.raises(RefusedError, match="status of its own node only"):
+        api.request("PATCH", f"{CACHE_NODES}/n1/status", body, user=agent_on(node))
+
+
+def test_not_even_an_administrator_writes_a_node_s_status(api: ApiServer) -> None:
+    body = {"status": {"bootId": "forged"}}
+    with pytest.raises(RefusedError, match="only the agent writes"):
+        api.request("PATCH", f"{CACHE_NODES}/n1/status", body)
+
+
+def test_an_agent_does_not_write_what_its_node_should_keep(api: ApiServer) -> None:
+    with pytest.raises(RefusedError, match="cannot patch resource"):
+        api.request("PATCH", f"{CACHE_NODES}/n1", {"spec": {"models": []}}, user=agent_on("n1"))
+
+
+def test_only_the_operator_says_what_a_node_should_keep(api: ApiServer) -> None:
+    revision = "sha256:" + "0" * 64
+    body = {"spec": {"models": [{"revision": revision, "pinned": False}]}}
+    with pytest.raises(RefusedError, match="only the operator writes"):
+        api.request("PATCH", f"{CACHE_NODES}/n1", body)
+    api.request("PATCH", f"{CACHE_NODES}/n1", body, user=OPERATOR)
+
+
+def test_an_administrator_may_label_and_delete_a_cache_node(api: ApiServer) -> None:
+    api.request("POST", CACHE_NODES, cache_node("n3"), user=OPERATOR)
+    labelled = {"metadata": {"labels": {"rack": "7"}}}
+    assert api.request("PATCH", f"{CACHE_NODES}/n3", labelled)["metadata"]["labels"]["rack"] == "7"
+    api.request("DELETE", f"{CACHE_NODES}/n3")
+
+
+def test_only_the_operator_writes_the_status_of_a_model_cache(api: ApiServer) -> None:
+    body = {"status": {"observedGeneration": 1}}
+    for user in (ADMINISTRATOR, agent_on("n1"), PLUGIN):
+        with pytest.raises(RefusedError, match=r"only the operator writes|cannot patch"):
+            api.request("PATCH", f"{MODEL_CACHES}/model/status", body, user=user)
+    api.request("PATCH", f"{MODEL_CACHES}/model/status", body, user=OPERATOR)
+
+
+def test_the_operator_starts_prefetch_jobs(api: ApiServer) -> None:
+    api.request("POST", f"{JOBS}?dryRun=All", prefetch_job(), user=OPERATOR)
+
+
+def test_whoever_else_may_make_jobs_makes_what_he_likes(api: ApiServer) -> None:
+    job = prefetch_job()
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "busybox"
+    api.request("POST", f"{JOBS}?dryRun=All", job)
+
+
+def changed(path: str, value: object) -> Object:
+    """A prefetch Job whose pod differs in one place; `path` is dotted, digits index lists."""
+    job = copy.deepcopy(prefetch_job())
+    at = job["spec"]["template"]["spec"]
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for part in parents:
+        at = at[part]
+    if isinstance(at, list) and last == len(at):
+        at.append(value)
+    elif value is None:
+        del at[last]
+    else:
+        at[last] = value
+    return job
+
+
+API_TOKEN = {"serviceAccountToken": {"path": "api", "audience": "https://kubernetes.default.svc"}}
+DEFAULT_TOKEN = {"serviceAccountToken": {"path": "api"}}
+SHELL = {"name": "sh", "image": "busybox", "command": ["sh"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("containers.0.image", "busybox", "image of this release"),
+        ("containers.0.command", ["sh", "-c", "id"], "runs `modelcache prefetch`"),
+        ("containers.0.command", None, "runs `modelcache prefetch`"),
+        ("containers.0.args", ["agent"], "runs `modelcache prefetch`"),
+        ("containers.0.args", None, "runs `modelcache prefetch`"),
+        ("containers.0.lifecycle", {"preStop": {"exec": {"command": ["sh"]}}}, "no other command"),
+        ("containers.1", SHELL, "one container"),
+        ("initContainers", [SHELL], "one container"),
+        ("automountServiceAccountToken", None, "no API token"),
+        ("automountServiceAccountToken", True, "no API token"),
+        ("hostNetwork", True, "namespaces of its own"),
+        ("hostPID", True, "namespaces of its own"),
+        ("hostIPC", True, "namespaces of its own"),
+        ("volumes.1", {"name": "v", "hostPath": {"path": "/"}}, "Secrets, ConfigMaps"),
+        (
+            "volumes.1",
+            {"name": "v", "persistentVolumeClaim": {"claimName": "c"}},
+            "Secrets, ConfigMaps",
+        ),
+        ("volumes.0.projected.sources.0", API_TOKEN, "for the agent only"),
+        ("volumes.0.projected.sources.1", DEFAULT_TOKEN, "for the agent only"),
+        ("securityContext.runAsNonRoot", None, "pod is restricted"),
+        ("securityContext.seccompProfile", {"type": "Unconfined"}, "pod is restricted"),
+        ("securityContext.runAsUser", 0, "restricted"),
+        ("containers.0.securityContext", None, "container is restricted"),
+        ("containers.0.securityContext.privileged", True, "privileged"),
+        ("containers.0.securityContext.allowPrivilegeEscalation", True, "container is restricted"),
+        ("containers.0.securityContext.readOnlyRootFilesystem", None, "container is restricted"),
+        ("containers.0.securityContext.capabilities", None, "container is restricted"),
+        (
+            "containers.0.securityContext.capabilities",
+            {"drop": ["ALL"], "add": ["SYS_ADMIN"]},
+            "container is restricted",
+        ),
+    ],
+)
+def test_the_operator_s_token_is_good_for_prefetch_jobs_only(
+    api: ApiServer, path: str, value: object, message: str
+) -> None:
+    with pytest.raises(RefusedError, match=message) as refused:
+        api.request("POST", f"{JOBS}?dryRun=All", changed(path, value), user=OPERATOR)
+    assert refused.value.status in (403, 422)
+
+
+def test_the_operator_reads_no_secret(api: ApiServer) -> None:
+    with pytest.raises(RefusedError, match="cannot get resource"):
+        api.request("GET", "/api/v1/namespaces/default/secrets/s3", user=OPERATOR)
