@@ -160,6 +160,15 @@ class TaintEffect(StrEnum):
 class Toleration(ApiModel):
     """A taint that does not keep the model off a node; as in a pod."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.operator == 'Exists' ? !has(self.value) : has(self.key)",
+                "operator Exists takes no value, operator Equal needs a key",
+            )
+        )
+    )
+
     key: Annotated[str, Field(max_length=317)] | None = None
     """Taint key; unset with operator Exists tolerates every taint."""
 
@@ -227,7 +236,7 @@ class ModelCacheSpec(ApiModel):
 
 
 class NodeCounts(ApiModel):
-    """Nodes of the placement, and nodes where a pod asked."""
+    """Nodes of the placement; with prefetch OnDemand, nodes where a pod asked."""
 
     desired: Count = 0
     """Nodes that should hold the model."""
