@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from modelcache_api.model_cache import ModelCache
+from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
+from modelcache_operator.planning.observed import NodeView, Taint
 from support.charts import FULLNAME, NAMESPACE, Chart
 from support.control_plane import (
     ADMINISTRATOR,
@@ -48,44 +51,42 @@ def cache_node(name: str) -> Object:
 MODEL_CACHE: Object = {
     "apiVersion": "modelcache.io/v1alpha1",
     "kind": "ModelCache",
-    "metadata": {"name": "model"},
-    "spec": {"source": {"uri": "s3://bucket/model", "credentials": {"anonymous": True}}},
+    "metadata": {"name": "model", "namespace": "default"},
+    "spec": {
+        "source": {
+            "uri": "s3://bucket/model",
+            "endpoint": "https://store.example",
+            "caConfigMapRef": {"name": "ca"},
+            "credentials": {"secretRef": {"name": "s3"}},
+        },
+        "placement": {"tolerations": [{"key": "team", "operator": "Exists"}]},
+    },
 }
 
 
 def prefetch_job() -> Object:
-    container = {
-        "name": "prefetch",
-        "image": "registry.example/modelcache:1",
-        "command": ["modelcache"],
-        "args": ["prefetch", "s3://bucket/model"],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    token = {"serviceAccountToken": {"path": "token", "audience": "agent.modelcache.io"}}
-    pod = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [
-            {"name": "token", "projected": {"sources": [token]}},
-            {"name": "credentials", "secret": {"secretName": "s3"}},
-        ],
-    }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"generateName": "prefetch-"},
-        "spec": {"template": {"spec": pod}},
-    }
+    """What the operator would create, so that it and the policy cannot drift apart."""
+    metadata = {**MODEL_CACHE["metadata"], "uid": "0a0b0c0d-0000-4000-8000-000000000000"}
+    return job_manifest(
+        ModelCache.model_validate({**MODEL_CACHE, "metadata": metadata}),
+        JobWish(node="n1", request="r" * 20, attempt=1),
+        NodeView(
+            name="n1",
+            uid="u",
+            labels={},
+            taints=(Taint("nvidia.com/gpu", "present", "NoSchedule"),),
+            boot_id="b",
+            is_linux=True,
+            not_ready_since=None,
+        ),
+        JobSettings(
+            image="registry.example/modelcache:1",
+            image_pull_policy="IfNotPresent",
+            image_pull_secrets=("pull",),
+            agent_url="https://10.96.0.7:7441",
+            agent_ca_pem="-----BEGIN CERTIFICATE-----",
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +226,28 @@ SHELL = {"name": "sh", "image": "busybox", "command": ["sh"]}
         ("containers.0.args", ["agent"], "runs `modelcache prefetch`"),
         ("containers.0.args", None, "runs `modelcache prefetch`"),
         ("containers.0.lifecycle", {"preStop": {"exec": {"command": ["sh"]}}}, "no other command"),
+        ("containers.0.workingDir", "/tmp", "environment is fixed"),
+        ("containers.0.envFrom", [{"secretRef": {"name": "s3"}}], "environment is fixed"),
+        (
+            "containers.0.env.0",
+            {"name": "PYTHONPATH", "value": "/var/run/modelcache/source-ca"},
+            "environment is fixed",
+        ),
+        (
+            "containers.0.env.0",
+            {"name": "HOME", "value": "/var/run/modelcache/source-ca"},
+            "environment is fixed",
+        ),
+        (
+            "containers.0.volumeMounts.0",
+            {"name": "source-ca", "mountPath": "/usr/lib/python3"},
+            "nothing over its image",
+        ),
+        (
+            "volumes.1",
+            {"name": "tmp", "configMap": {"name": "holds-an-aws-config"}},
+            "nothing over its image",
+        ),
         ("containers.1", SHELL, "one container"),
         ("initContainers", [SHELL], "one container"),
         ("automountServiceAccountToken", None, "no API token"),
@@ -232,14 +255,14 @@ SHELL = {"name": "sh", "image": "busybox", "command": ["sh"]}
         ("hostNetwork", True, "namespaces of its own"),
         ("hostPID", True, "namespaces of its own"),
         ("hostIPC", True, "namespaces of its own"),
-        ("volumes.1", {"name": "v", "hostPath": {"path": "/"}}, "Secrets, ConfigMaps"),
+        ("volumes.0", {"name": "agent", "hostPath": {"path": "/"}}, "Secrets, ConfigMaps"),
         (
-            "volumes.1",
-            {"name": "v", "persistentVolumeClaim": {"claimName": "c"}},
+            "volumes.0",
+            {"name": "agent", "persistentVolumeClaim": {"claimName": "c"}},
             "Secrets, ConfigMaps",
         ),
         ("volumes.0.projected.sources.0", API_TOKEN, "for the agent only"),
-        ("volumes.0.projected.sources.1", DEFAULT_TOKEN, "for the agent only"),
+        ("volumes.0.projected.sources.2", DEFAULT_TOKEN, "for the agent only"),
         ("securityContext.runAsNonRoot", None, "pod is restricted"),
         ("securityContext.seccompProfile", {"type": "Unconfined"}, "pod is restricted"),
         ("securityContext.runAsUser", 0, "restricted"),
