@@ -41,8 +41,8 @@ from modelcache_api.messages import (
     Progress,
     from_agent,
 )
-from modelcache_node.origins.base import SourceObject, SourceOptions, list_source
-from modelcache_node.origins.opening import open_origin
+from modelcache_node.origins.base import SourceOptions
+from modelcache_node.origins.granting import GrantedSource
 
 #: Between attempts; full jitter below a doubling cap. Arbitrary.
 FIRST_PAUSE_S = 0.5
@@ -113,29 +113,16 @@ class Prefetch:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _attempt(self) -> Done:
-        async with open_origin(self._options) as origin:
-            listing = await list_source(origin, self._options)
-            grants = [await origin.grant(listed) for listed in listing]
-        objects = [
-            ListedObject(
-                path=listed.path,
-                size_bytes=listed.size_bytes,
-                validator=listed.validator,
-                checksum=str(listed.checksum) if listed.checksum else None,
-                grant=grant,
-            )
-            for listed, grant in zip(listing, grants, strict=True)
-        ]
+        source = GrantedSource(self._options)
+        objects = await source.objects()
         async with _connect(self._agent) as socket:
             await socket.send_str(self._hello.wire())
             for batch in _batches(objects):
                 await socket.send_str(Objects(objects=batch).wire())
             await socket.send_str(ListingEnd(n_objects=len(objects)).wire())
-            return await self._serve(socket, {listed.path: listed for listed in listing})
+            return await self._serve(socket, source)
 
-    async def _serve(
-        self, socket: aiohttp.ClientWebSocketResponse, listing: dict[str, SourceObject]
-    ) -> Done:
+    async def _serve(self, socket: aiohttp.ClientWebSocketResponse, source: GrantedSource) -> Done:
         async for message in _messages(socket):
             match message:
                 case Done():
@@ -145,17 +132,11 @@ class Prefetch:
                 case Progress():
                     self._note(message)
                 case GrantsWanted():
-                    await self._renew(socket, [listing[p] for p in message.paths if p in listing])
+                    grants = await source.renew(message.paths)
+                    await socket.send_str(Grants(grants=grants).wire())
                 case _:
                     raise InvalidRequestError(f"the agent sent an unexpected {message!r}")
         raise UnavailableError("the agent closed the session before the fetch was done")
-
-    async def _renew(
-        self, socket: aiohttp.ClientWebSocketResponse, wanted: list[SourceObject]
-    ) -> None:
-        async with open_origin(self._options) as origin:  # anew: credentials may have been rotated
-            grants = {listed.path: await origin.grant(listed) for listed in wanted}
-        await socket.send_str(Grants(grants=grants).wire())
 
     def _note(self, progress: Progress) -> None:
         reached = (progress.revision, progress.bytes_present)

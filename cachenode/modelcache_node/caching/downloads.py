@@ -12,14 +12,13 @@ Guarantees:
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from modelcache_api.chunks import chunk_range
 from modelcache_api.errors import (
     GrantExpiredError,
     IntegrityMismatchError,
-    SourceUnavailableError,
 )
 from modelcache_api.manifest import ChecksumAlgorithm
 from modelcache_node.caching.grants import GrantPool
@@ -43,7 +42,6 @@ class Tally:
     bytes_from_peers: int = 0
     retries: int = 0
     note: str | None = None
-    chunks_done: int = 0
 
 
 @dataclass(slots=True)
@@ -68,13 +66,11 @@ class Download:
         blobs: BlobStore,
         movers: Movers,
         grants: GrantPool,
-        on_chunk: Callable[[], None] = lambda: None,
     ) -> None:
         self._resolution = resolution
         self._blobs = blobs
         self._movers = movers
         self._grants = grants
-        self._on_chunk = on_chunk
         self._queue: deque[_Blob] = deque()
         self._wake = asyncio.Event()
         self._pending = deque(
@@ -156,13 +152,12 @@ class Download:
                             ca_pem=self._resolution.ca_pem,
                             want_crc64nvme=_wants_crc64nvme(entry.source),
                         ),
+                        give_up_after_s=None,
                         on_retry=self._note_retry,
                     )
                     break
                 except GrantExpiredError:
                     self._grants.reject(file.blob, grant)
-                except SourceUnavailableError as e:
-                    self._note_retry(str(e))
         except BaseException:
             entry.missing.appendleft(index)
             raise
@@ -172,9 +167,7 @@ class Download:
         entry.partial.mark_present(index, result.crc32c, result.crc64nvme or 0)
         self.tally.bytes_present += length
         self.tally.bytes_from_origin += length
-        self.tally.chunks_done += 1
         self.tally.note = None
-        self._on_chunk()
 
     async def _seal(self, entry: _Blob) -> None:
         entry.n_in_flight += 1  # so that nobody else seals it

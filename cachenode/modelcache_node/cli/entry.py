@@ -29,10 +29,12 @@ _MAX_TERMINATION_BYTES = 4096
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit."""
-    args = build_parser().parse_args(argv)
-    command = importlib.import_module(f"modelcache_node.cli.{args.module}")
+    args = None
     try:
-        code = command.run(args)
+        args = build_parser().parse_args(
+            _with_configuration(sys.argv[1:] if argv is None else argv)
+        )
+        code = importlib.import_module(f"modelcache_node.cli.{args.module}").run(args)
     except ModelCacheError as e:
         code = exit_code(e)
         print(f"modelcache: {e.reason}: {e}", file=sys.stderr)
@@ -53,7 +55,15 @@ def exit_code(error: ModelCacheError) -> int:
     return EXIT_TRY_AGAIN
 
 
-def _tell_kubernetes(args: argparse.Namespace, error: ModelCacheError) -> None:
+def _with_configuration(argv: Sequence[str]) -> Sequence[str]:
+    if not any(word.startswith("--config") for word in argv):
+        return argv  # the common case, without importing a YAML parser
+    configuration = importlib.import_module("modelcache_node.cli.configuration")
+    extended: list[str] = configuration.with_configuration(argv)
+    return extended
+
+
+def _tell_kubernetes(args: argparse.Namespace | None, error: ModelCacheError) -> None:
     """Leave reason and message where the kubelet picks them up, for display."""
     target: Path | None = getattr(args, "termination_log", None)
     if target is None:

@@ -1,0 +1,161 @@
+"""Wires one agent together and runs it until it is told to stop."""
+
+import asyncio
+import datetime as dt
+import logging
+import os
+import signal
+import ssl
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from aiohttp import web
+
+from modelcache_api.messages import NodeReport
+from modelcache_node.caching.cache import Cache
+from modelcache_node.caching.capacity import Capacity
+from modelcache_node.membership.api_server import ApiServer
+from modelcache_node.membership.kubernetes import CacheNodeMembership
+from modelcache_node.membership.tokens import TokenReviewer
+from modelcache_node.serving.health_api import build_health_api
+from modelcache_node.serving.job_api import build_job_api
+from modelcache_node.serving.local_api import build_local_api
+from modelcache_node.store.store import Store
+from modelcache_node.transfer.movers import Movers
+
+_LOG = logging.getLogger(__name__)
+
+#: Requests under way get this long when the agent stops; sessions are resumed elsewhere anyway.
+_STOP_S = 2.0
+#: The node's root and the agent's own user may talk to the agent.
+_SOCKET_MODE = 0o600
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What an agent is told at its start; see ``modelcache agent --help``."""
+
+    data_dir: Path
+    listen: Address
+    socket: Path
+    job_listen: Address | None = None
+    health_listen: Address | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    capacity_bytes: int | None = None
+    download_limit_bytes_per_s: int | None = None
+    movers: int | None = None
+    allow_any_disk: bool = False
+    node_name: str | None = None
+
+
+async def run_agent(options: AgentOptions) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidRequestError: the data directory or an option cannot be used as given.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    async with AsyncExitStack() as stack:
+        cache = await _open_cache(options, stack)
+        await _serve_local(options, cache, stack)
+        await _serve_tcp(build_health_api(cache), options.listen, stack)
+        if options.health_listen:
+            await _serve_tcp(build_health_api(cache), options.health_listen, stack)
+        if options.node_name:
+            await _join_kubernetes(options, options.node_name, cache, stack)
+        _LOG.info("ready: %s", options.socket)
+        await stop.wait()
+
+
+async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> Cache:
+    store = await asyncio.to_thread(
+        Store.open, options.data_dir, now=_now, allow_any_disk=options.allow_any_disk
+    )
+    stack.callback(store.close)
+    movers = await stack.enter_async_context(
+        Movers(
+            count=options.movers,
+            download_limit_bytes_per_s=options.download_limit_bytes_per_s,
+        )
+    )
+    capacity = Capacity(store, limit_bytes=options.capacity_bytes)
+    cache = Cache(
+        store, movers, capacity, now=_now, clock=time.monotonic, version=version("modelcache")
+    )
+    stack.push_async_callback(cache.close)
+    return cache
+
+
+async def _serve_local(options: AgentOptions, cache: Cache, stack: AsyncExitStack) -> None:
+    options.socket.parent.mkdir(parents=True, exist_ok=True)
+    options.socket.unlink(missing_ok=True)  # the store's lock says that no other agent runs
+    runner = await _runner(build_local_api(cache), stack)
+    mask = os.umask(0o777 & ~_SOCKET_MODE)
+    try:
+        await web.UnixSite(runner, str(options.socket)).start()
+    finally:
+        os.umask(mask)
+
+
+async def _serve_tcp(
+    app: web.Application,
+    address: Address,
+    stack: AsyncExitStack,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    runner = await _runner(app, stack)
+    await web.TCPSite(runner, address[0] or None, address[1], ssl_context=tls).start()
+
+
+async def _runner(app: web.Application, stack: AsyncExitStack) -> web.AppRunner:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    return runner
+
+
+async def _join_kubernetes(
+    options: AgentOptions, node_name: str, cache: Cache, stack: AsyncExitStack
+) -> None:
+    """Serve Jobs, follow this node's CacheNode, and report to it, until the stack unwinds."""
+    api = await stack.enter_async_context(ApiServer.in_cluster())
+    if options.job_listen:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(str(options.tls_cert), str(options.tls_key))
+        review = TokenReviewer(api, node_name, clock=time.monotonic)
+        await _serve_tcp(build_job_api(cache, review), options.job_listen, stack, context)
+
+    async def report() -> NodeReport:
+        return cache.report()
+
+    membership = CacheNodeMembership(
+        api,
+        node_name,
+        address=f"{options.listen[0]}:{options.listen[1]}",
+        report=report,
+        on_spec=cache.follow,
+        now=lambda: dt.datetime.now(dt.UTC),
+    )
+    running = asyncio.create_task(membership.run())
+    running.add_done_callback(_die_with)
+    stack.callback(running.cancel)
+
+
+def _die_with(task: asyncio.Task[None]) -> None:
+    """A bug in the membership must not leave an agent that nobody hears of."""
+    if not task.cancelled() and task.exception():
+        _LOG.critical("membership ended by a bug", exc_info=task.exception())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _now() -> float:
+    return dt.datetime.now(dt.UTC).timestamp()

@@ -1,0 +1,74 @@
+"""What a node says of one revision, from what is known of it. Pure."""
+
+from dataclasses import dataclass
+
+from modelcache_api.manifest import Manifest
+from modelcache_api.messages import RevisionReport, RevisionState
+from modelcache_api.reasons import Reason
+from modelcache_node.caching.downloads import Tally
+from modelcache_node.caching.integrity import integrity_of
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the last fetch of a revision ended without it."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one revision on this node.
+
+    Attributes:
+        tally: Of the running fetch; None where none runs.
+        has_sessions: Whether somebody's grants feed that fetch.
+        failure: Of the last fetch, where it failed and none runs since.
+        bytes_on_disk: Of distinct blobs, present and checked; asked for only without a fetch.
+    """
+
+    manifest: Manifest
+    is_complete: bool
+    bytes_on_disk: int
+    leases: int
+    pinned: bool
+    last_used_at: float | None
+    tally: Tally | None = None
+    has_sessions: bool = False
+    failure: Failure | None = None
+
+
+def report_revision(facts: Facts) -> RevisionReport:
+    """The revision's report; its first matching line decides the state."""
+    state, reason, message = _state(facts)
+    manifest, tally = facts.manifest, facts.tally
+    return RevisionReport(
+        revision=manifest.revision,
+        state=state,
+        reason=reason,
+        message=message,
+        bytes_present=tally.bytes_present if tally else facts.bytes_on_disk,
+        bytes_total=sum(file.size_bytes for file in manifest.blobs.values()),
+        files=len(manifest.files),
+        integrity=integrity_of(manifest) if facts.is_complete else None,
+        leases=facts.leases,
+        pinned=facts.pinned,
+        last_used_at=facts.last_used_at,
+        bytes_from_origin=tally.bytes_from_origin if tally else 0,
+        bytes_from_peers=tally.bytes_from_peers if tally else 0,
+    )
+
+
+def _state(facts: Facts) -> tuple[RevisionState, Reason, str]:
+    if facts.is_complete:
+        return RevisionState.READY, Reason.READY, "complete"
+    if facts.tally and facts.has_sessions:
+        return RevisionState.FETCHING, Reason.FETCHING, facts.tally.note or "fetching"
+    if facts.failure:
+        return RevisionState.FAILED, facts.failure.reason, facts.failure.message
+    return (
+        RevisionState.WAITING_FOR_GRANT,
+        Reason.WAITING_FOR_GRANT,
+        "waiting for a prefetch Job's grants",
+    )

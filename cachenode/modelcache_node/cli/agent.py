@@ -1,0 +1,40 @@
+"""``modelcache agent``: run the cache agent of this node."""
+
+import argparse
+import asyncio
+import logging
+
+from modelcache_api.errors import InvalidRequestError
+from modelcache_node.app import AgentOptions, run_agent
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.job_listen and not (args.tls_cert and args.tls_key and args.kubernetes):
+        raise InvalidRequestError(
+            "--job-listen needs --tls-cert, --tls-key and --kubernetes (tokens are reviewed there)"
+        )
+    if args.kubernetes and not args.node_name:
+        raise InvalidRequestError("--kubernetes needs --node-name")
+    logging.basicConfig(
+        level=args.log_level.upper(),
+        format='{"time":"%(asctime)s","level":"%(levelname)s","logger":"%(name)s","message":"%(message)s"}',
+    )
+    asyncio.run(
+        run_agent(
+            AgentOptions(
+                data_dir=args.data_dir,
+                listen=args.listen,
+                socket=args.socket,
+                job_listen=args.job_listen,
+                health_listen=args.health_listen,
+                tls_cert=args.tls_cert,
+                tls_key=args.tls_key,
+                capacity_bytes=args.capacity,
+                download_limit_bytes_per_s=args.download_limit,
+                movers=args.movers,
+                allow_any_disk=args.allow_any_disk,
+                node_name=args.node_name if args.kubernetes else None,
+            )
+        )
+    )
+    return 0

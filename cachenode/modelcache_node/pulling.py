@@ -1,0 +1,157 @@
+"""``pull``: fetch a source into a directory, by the agent's engine and without an agent.
+
+``DIR/.modelcache`` is a store; the files in DIR are hard links into it. So a pull that was killed
+goes on where it was, and one of an unchanged source moves nothing.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelcache_api.errors import SourceUnavailableError
+from modelcache_api.manifest import Manifest
+from modelcache_api.messages import Integrity, ListedObject
+from modelcache_node.caching.downloads import Download, Tally
+from modelcache_node.caching.grants import GrantPool
+from modelcache_node.caching.integrity import integrity_of
+from modelcache_node.caching.resolving import Resolution, resolve
+from modelcache_node.origins.base import SourceOptions
+from modelcache_node.origins.granting import GrantedSource
+from modelcache_node.origins.opening import check_scheme
+from modelcache_node.store.store import Store
+from modelcache_node.transfer.movers import Movers
+
+STATE_DIR = ".modelcache"
+#: How often progress is shown and its absence noticed.
+_LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a pull did. `bytes` are the revision's; `bytes_from_origin` were moved now."""
+
+    revision: str
+    bytes: int
+    bytes_from_origin: int
+    files: int
+    retries: int
+    integrity: Integrity
+
+
+class Puller:
+    """One pull. Its parts are passed in, so that a test can drive it."""
+
+    def __init__(
+        self,
+        options: SourceOptions,
+        to: Path,
+        movers: Movers,
+        *,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        on_progress: Callable[[Tally], None],
+    ) -> None:
+        """`now` is the wall clock, `clock` monotonic; both in seconds."""
+        check_scheme(options.uri)
+        self._options = options
+        self._to = to
+        self._movers = movers
+        self._now = now
+        self._clock = clock
+        self._on_progress = on_progress
+
+    async def run(self, *, give_up_s: float) -> Pulled:
+        """Fetch, check and link every file.
+
+        Raises:
+            InvalidSourceError and its kind: the source must be changed.
+            ModelCacheError: nothing moved for `give_up_s`, the source changed, the disk is full.
+        """
+        source = GrantedSource(self._options)
+        objects = await source.objects()
+        self._to.mkdir(parents=True, exist_ok=True)
+        store = await asyncio.to_thread(
+            Store.open, self._to / STATE_DIR, now=self._now, allow_any_disk=True
+        )
+        try:
+            ca_file = self._options.ca_file
+            resolution = await resolve(
+                objects,
+                self._movers,
+                namespace="",
+                ca_pem=ca_file.read_text() if ca_file else None,
+            )
+            tally = await self._fetch(store, resolution, source, objects, give_up_s)
+            await asyncio.to_thread(self._present, store, resolution.manifest)
+        finally:
+            store.close()
+        manifest = resolution.manifest
+        return Pulled(
+            revision=manifest.revision,
+            bytes=manifest.size_bytes,
+            bytes_from_origin=tally.bytes_from_origin,
+            files=len(manifest.files),
+            retries=tally.retries,
+            integrity=integrity_of(manifest),
+        )
+
+    async def _fetch(
+        self,
+        store: Store,
+        resolution: Resolution,
+        source: GrantedSource,
+        objects: Sequence[ListedObject],
+        give_up_s: float,
+    ) -> Tally:
+        store.revisions.put_manifest(resolution.manifest)
+        pool = GrantPool(self._now, resolution.is_of_blob)
+        blob_of = {file.path: file.blob for file in resolution.manifest.files}
+        pool.attach(
+            source,
+            {blob_of[one.path]: (one.path, one.grant) for one in objects},
+        )
+        download = Download(resolution, blobs=store.blobs, movers=self._movers, grants=pool)
+        running = asyncio.create_task(download.run())
+        try:
+            await self._watch(running, download.tally, give_up_s)
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+        return download.tally
+
+    async def _watch(self, running: asyncio.Task[None], tally: Tally, give_up_s: float) -> None:
+        furthest, progressed_at = -1, self._clock()
+        while not running.done():
+            self._on_progress(tally)
+            moved = self._movers.stats().bytes_received
+            if moved != furthest:
+                furthest, progressed_at = moved, self._clock()
+            elif self._clock() - progressed_at > give_up_s:
+                raise SourceUnavailableError(
+                    f"nothing arrived for {give_up_s:.0f} s: {tally.note or 'no answer'}"
+                )
+            await asyncio.wait({running}, timeout=_LOOK_S)
+        running.result()
+        self._on_progress(tally)
+
+    def _present(self, store: Store, manifest: Manifest) -> None:
+        """Link every file of the published tree to its place in the directory."""
+        tree = store.revisions.publish(manifest.revision)
+        for file in manifest.files:
+            _link(tree / file.path, self._to / file.path)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` a hard link to `source`, replacing another file in one step."""
+    with contextlib.suppress(FileNotFoundError):
+        if target.samefile(source):
+            return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(f".{target.name[:100]}.modelcache-{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        staged.unlink()
+    os.link(source, staged)
+    staged.replace(target)
