@@ -46,13 +46,15 @@ def test_nothing_shadows_the_standard_librarys_operator() -> None:
 
 
 def test_no_module_is_named_like_one_of_the_standard_library() -> None:
-    ours = {
-        part
+    taken = sys.stdlib_module_names - {"__main__", "__init__"}
+    shadows = [
+        str(path)
         for path in files()
-        if path.suffix == ".py" and path.parts[0] in COMPONENTS
-        for part in (*path.parts[1:-1], path.stem)
-    }
-    assert not ours & sys.stdlib_module_names - {"__main__", "__init__"}
+        if path.suffix == ".py"
+        and path.parts[0] in COMPONENTS
+        and taken.intersection((*path.parts[1:-1], path.stem))
+    ]
+    assert not shadows
 
 
 def test_files_stay_short_enough_to_read() -> None:
