@@ -1,0 +1,189 @@
+"""A small S3 client with Signature Version 4, for filling the lab's store through a unix socket."""
+
+import hashlib
+import hmac
+import http.client
+import socket
+import urllib.parse
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+BLOCK_BYTES = 1 << 20  # sent at a time; arbitrary
+TIMEOUT_S = 120.0  # for one answer, the store's own checksum of a large object included
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+HOST = "localhost"
+
+
+class S3Error(Exception):
+    """The store refused a request."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(f"{status} {code}: {text}")
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """An access key and its secret."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(HOST, timeout=TIMEOUT_S, blocksize=BLOCK_BYTES)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(str(self._path))
+
+
+class S3Client:
+    """Requests as one user; a connection each, for this is no path that must be fast."""
+
+    def __init__(
+        self,
+        path: Path,
+        region: str,
+        credentials: Credentials,
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
+        self._path = path
+        self._region = region
+        self._credentials = credentials
+        self._clock = clock
+
+    def list_buckets(self) -> list[str]:
+        root = ET.fromstring(self._request("GET", "/"))
+        return [element.text or "" for element in root.iter() if element.tag.endswith("}Name")]
+
+    def create_bucket(self, bucket: str) -> None:
+        """Make a bucket; it may be there already."""
+        try:
+            self._request("PUT", f"/{bucket}")
+        except S3Error as error:
+            if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                raise
+
+    def put_file(self, bucket: str, key: str, file: Path, sha256: str) -> None:
+        """Upload a file whose content is known to have this checksum."""
+        with file.open("rb") as body:
+            headers = {"content-length": str(file.stat().st_size)}
+            self._request("PUT", f"/{bucket}/{key}", sha256=sha256, headers=headers, body=body)
+
+    def put_bytes(self, bucket: str, key: str, content: bytes) -> None:
+        digest = hashlib.sha256(content).hexdigest()
+        self._request("PUT", f"/{bucket}/{key}", sha256=digest, body=content)
+
+    def get(self, bucket: str, key: str) -> bytes:
+        return self._request("GET", f"/{bucket}/{key}")
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._request("DELETE", f"/{bucket}/{key}")
+
+    def list_keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """The keys of a bucket, up to the thousand of one answer."""
+        query = {"list-type": "2", "prefix": prefix}
+        root = ET.fromstring(self._request("GET", f"/{bucket}", query=query))
+        return [element.text or "" for element in root.iter() if element.tag.endswith("}Key")]
+
+    def put_policy(self, bucket: str, policy: str) -> None:
+        """Say who may do what in a bucket."""
+        content = policy.encode()
+        digest = hashlib.sha256(content).hexdigest()
+        self._request("PUT", f"/{bucket}", query={"policy": ""}, sha256=digest, body=content)
+
+    def create_user(self, user: Credentials) -> None:
+        """Add an account that may do nothing until a policy names it; versitygw's own call."""
+        content = (
+            f"<Account><Access>{user.access_key}</Access><Secret>{user.secret_key}</Secret>"
+            "<Role>user</Role></Account>"
+        ).encode()
+        digest = hashlib.sha256(content).hexdigest()
+        self._request("PATCH", "/create-user", sha256=digest, body=content)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        sha256: str = EMPTY_SHA256,
+        headers: Mapping[str, str] | None = None,
+        body: object = None,
+    ) -> bytes:
+        path = urllib.parse.quote(path, safe="/-_.~")
+        pairs = [f"{_quote(name)}={_quote(value)}" for name, value in sorted((query or {}).items())]
+        query_text = "&".join(pairs)
+        signed = signed_headers(
+            method, path, query_text, sha256, self._region, self._credentials, self._clock()
+        )
+        connection = _UnixConnection(self._path)
+        try:
+            target = f"{path}?{query_text}" if query_text else path
+            connection.request(method, target, body=body, headers={**signed, **(headers or {})})  # type: ignore[arg-type]
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        if answer.status >= 300:
+            raise _refusal(answer.status, content)
+        return content
+
+
+def signed_headers(
+    method: str,
+    path: str,
+    query: str,
+    sha256: str,
+    region: str,
+    credentials: Credentials,
+    now: datetime,
+) -> dict[str, str]:
+    """The headers of one request, with its Signature Version 4."""
+    stamp = now.strftime("%Y%m%dT%H%M%SZ")
+    headers = {"host": HOST, "x-amz-content-sha256": sha256, "x-amz-date": stamp}
+    names = ";".join(headers)
+    lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    request = "\n".join([method, path, query, lines, names, sha256])
+    scope = f"{stamp[:8]}/{region}/s3/aws4_request"
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    key = f"AWS4{credentials.secret_key}".encode()
+    for part in scope.split("/"):
+        key = _hmac(key, part)
+    signature = _hmac(key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}").hex()
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, "
+        f"SignedHeaders={names}, Signature={signature}"
+    )
+    return headers
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.new(key, text.encode(), hashlib.sha256).digest()
+
+
+def _quote(text: str) -> str:
+    return urllib.parse.quote(text, safe="-_.~")
+
+
+def _refusal(status: int, content: bytes) -> S3Error:
+    try:
+        root = ET.fromstring(content)
+    except ET.ParseError:
+        return S3Error(status, "Unknown", content.decode(errors="replace")[:200])
+    found = {element.tag.rpartition("}")[2]: element.text or "" for element in root.iter()}
+    return S3Error(status, found.get("Code", "Unknown"), found.get("Message", ""))

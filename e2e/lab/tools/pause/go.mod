@@ -1,0 +1,3 @@
+module modelcache.invalid/lab/pause
+
+go 1.24.0
