@@ -74,6 +74,21 @@ class ApiServer:
 
     url: str
     tls: ssl.SSLContext
+    certificate: Path
+
+    def kubeconfig(self, path: Path) -> Path:
+        """Write what kubectl and helm need to be the administrator here."""
+        server = {"server": self.url, "certificate-authority": str(self.certificate)}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": server}],
+            "users": [{"name": "admin", "user": {"token": _TOKEN}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+            "current-context": "test",
+        }
+        path.write_text(json.dumps(config))
+        return path
 
     def request(
         self, method: str, path: str, body: Object | None = None, *, user: User = ADMINISTRATOR
@@ -117,7 +132,11 @@ def control_plane(etcd: Path, kube_apiserver: Path, folder: Path) -> Iterator[Ap
         "kube-apiserver": [
             *(str(kube_apiserver), f"--etcd-servers={store}", f"--secure-port={api_port}"),
             *("--bind-address=127.0.0.1", f"--cert-dir={folder / 'tls'}"),
-            *(f"--token-auth-file={folder / 'tokens.csv'}", "--authorization-mode=RBAC"),
+            *(
+                f"--token-auth-file={folder / 'tokens.csv'}",
+                "--authorization-mode=RBAC",
+                "--allow-privileged",
+            ),
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={folder / 'sa.key'}",
             f"--service-account-signing-key-file={folder / 'sa.key'}",
@@ -140,7 +159,8 @@ def _when_ready(url: str, folder: Path, running: list[subprocess.Popen[bytes]]) 
     certificate = folder / "tls" / "apiserver.crt"
     while time.monotonic() < give_up_at and all(p.poll() is None for p in running):
         try:
-            server = ApiServer(url, ssl.create_default_context(cafile=str(certificate)))
+            tls = ssl.create_default_context(cafile=str(certificate))
+            server = ApiServer(url, tls, certificate)
             server.request("GET", "/api/v1/namespaces/default")
             return server
         except (OSError, RefusedError):
