@@ -57,7 +57,7 @@ def assess(
     if _is_ready(seen.model_cache, cache, held):
         return NodeStanding(node, Standing.READY, Reason.READY, "", held, last)
     standing, (reason, message) = (
-        (_of_active_job(active, seen) if active else None)
+        (_of_active_job(active, seen) if active else _of_refusal(seen, node))
         or _of_failure(cache, held, last)
         or _of_room(cache, revision, size_bytes)
         or (Standing.WAITING, (Reason.FETCHING, "waits for a Job"))
@@ -101,6 +101,11 @@ def _of_active_job(job: JobView, seen: Observed) -> _Found:
     if is_late and job.said:
         return Standing.PENDING, (job.said.reason, job.said.message)
     return Standing.FETCHING, (Reason.FETCHING, "fetching")
+
+
+def _of_refusal(seen: Observed, node: str) -> _Found | None:
+    refusal = seen.refused.get(node)
+    return (Standing.PENDING, (refusal.said.reason, refusal.said.message)) if refusal else None
 
 
 def _of_failure(cache: CacheView, held: HeldModel | None, last: JobView | None) -> _Found | None:

@@ -55,8 +55,9 @@ def plan_resolving(
         return JobPlan()
     finished = [job for job in jobs if not job.is_active]
     last = max(finished, key=lambda job: (job.attempt, job.created_at), default=None)
-    if last and seen.now < next_try_at(last, is_wanted=False):
-        return JobPlan(again_at=next_try_at(last, is_wanted=False))
+    not_before = _not_before(seen, None, last, is_wanted=False)
+    if not_before and seen.now < not_before:
+        return JobPlan(again_at=not_before)
     busy = {job.node for job in active}
     free = [
         node
@@ -83,8 +84,10 @@ def plan_fetching(
             continue
         if last and last.is_active:
             looks += filter(None, [_first_look([last], seen.now)])
-        elif last and seen.now < next_try_at(last, is_wanted=standing.node in wanted):
-            looks.append(next_try_at(last, is_wanted=standing.node in wanted))
+            continue
+        not_before = _not_before(seen, standing.node, last, is_wanted=standing.node in wanted)
+        if not_before and seen.now < not_before:
+            looks.append(not_before)
         elif standing.node in wanted or not _is_blocked(standing):
             create.append(JobWish(standing.node, request, last.attempt + 1 if last else 1))
             looks.append(seen.now + PENDING_AFTER)
@@ -124,6 +127,21 @@ def plan_tidying(
         elif until is not None:
             looks.append(until)
     return JobPlan(delete=tuple(delete), again_at=min(looks, default=None))
+
+
+def _not_before(
+    seen: Observed, node: str | None, last: JobView | None, *, is_wanted: bool
+) -> datetime | None:
+    """When the next Job may be made: after the pause, and not while the API server refuses it.
+
+    `node` None: any node's refusal counts, for one namespace's quota refuses all.
+    """
+    times = [
+        refusal.until for name, refusal in seen.refused.items() if node is None or name == node
+    ]
+    if last:
+        times.append(next_try_at(last, is_wanted=is_wanted))
+    return max(times, default=None)
 
 
 def _is_blocked(standing: NodeStanding) -> bool:

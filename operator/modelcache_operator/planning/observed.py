@@ -6,7 +6,7 @@ modules beside. Times are aware datetimes.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -119,14 +119,26 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """The API server would not have a Job: a quota, a policy. Not to be tried before `until`."""
+
+    said: Said
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
-    """All that one ModelCache's plan follows from. `jobs` are those made for its name."""
+    """All that one ModelCache's plan follows from.
+
+    `jobs` are those made for its name; `refused` are the nodes whose Job was refused.
+    """
 
     model_cache: ModelCache
     nodes: Mapping[str, NodeView]
     caches: Mapping[str, CacheView]
     jobs: Sequence[JobView]
     now: datetime
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
 
 
 def parse_node(body: Mapping[str, Any]) -> NodeView:

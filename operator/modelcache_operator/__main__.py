@@ -1,0 +1,92 @@
+"""``modelcache-operator``: parse the command line and run."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelcache_api.errors import ModelCacheError
+from modelcache_operator.app import Options, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; returns after SIGTERM or SIGINT."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=args.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
+    try:
+        asyncio.run(run(_options(args)))
+    except ModelCacheError as e:
+        sys.exit(f"modelcache-operator: {e.reason}: {e}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="modelcache-operator", description="Reconcile ModelCache and CacheNode objects."
+    )
+    parser.add_argument("--image", required=True, help="of prefetch Jobs: this release's image")
+    parser.add_argument(
+        "--image-pull-policy", default="IfNotPresent", choices=("Always", "IfNotPresent", "Never")
+    )
+    parser.add_argument(
+        "--image-pull-secret",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a Secret of every namespace that has a ModelCache; repeatable",
+    )
+    parser.add_argument(
+        "--agent-host",
+        required=True,
+        metavar="ADDRESS",
+        help="cluster address of the agents' Service (internalTrafficPolicy: Local)",
+    )
+    parser.add_argument("--agent-port", required=True, type=int, metavar="PORT")
+    parser.add_argument(
+        "--agent-ca-file",
+        required=True,
+        type=Path,
+        metavar="PEM",
+        help="who signed the agents' certificate; put into every Job",
+    )
+    parser.add_argument("--health-listen", type=_host_port, default=("", 8080), metavar="HOST:PORT")
+    parser.add_argument("--workers", type=int, default=4, help="keys worked on at once")
+    parser.add_argument(
+        "--kubeconfig",
+        default=os.environ.get("KUBECONFIG"),
+        help="run outside a cluster; default: $KUBECONFIG, else the pod's ServiceAccount",
+    )
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning"))
+    return parser
+
+
+def _options(args: argparse.Namespace) -> Options:
+    return Options(
+        image=args.image,
+        image_pull_policy=args.image_pull_policy,
+        image_pull_secrets=tuple(args.image_pull_secret),
+        agent_host=args.agent_host,
+        agent_port=args.agent_port,
+        agent_ca_file=args.agent_ca_file,
+        health_listen=args.health_listen,
+        workers=args.workers,
+        kubeconfig=args.kubeconfig,
+    )
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+if __name__ == "__main__":
+    main()

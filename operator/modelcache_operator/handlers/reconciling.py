@@ -1,0 +1,221 @@
+"""One reconcile: read what is known, plan, write the difference.
+
+Level-triggered: a key says where to look, never what happened. What was written is taken into the
+snapshot at once, so that the next pass does not act on a state that is already history.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from modelcache_api.cache_node import MAX_MODELS, WantedModel
+from modelcache_api.model_cache import ModelCache, ModelCacheStatus
+from modelcache_api.reasons import Reason
+from modelcache_operator.handlers.explanations import Explanations
+from modelcache_operator.handlers.notes import Notes
+from modelcache_operator.handlers.snapshot import Key, ModelCacheKey, NodeKey, Snapshot
+from modelcache_operator.handlers.work_queue import WorkQueue
+from modelcache_operator.kube.client import CACHE_NODES, JOBS, MODEL_CACHES, KubeError
+from modelcache_operator.planning.explaining import shown
+from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
+from modelcache_operator.planning.observed import Observed, Refusal, Said
+from modelcache_operator.planning.reconcile import Plan, plan, plan_gone, spec_of
+
+log = logging.getLogger(__name__)
+
+#: Progress in bytes alone is written at most this often per ModelCache, seconds.
+_QUIET_WRITE_S = 10.0
+#: A Job that the API server refused (a quota, a policy) is tried again after this.
+_REFUSED_PAUSE = timedelta(seconds=30)
+#: How long a CacheNode's spec waits for the plans of all ModelCaches before it looks again,
+#: seconds: a spec from half the plans would have models evicted that the other half wants.
+_UNPLANNED_PAUSE_S = 1.0
+
+_Keep = Mapping[str, frozenset[WantedModel]]
+
+
+class Writer(Protocol):
+    """The writes of a reconcile; see `kube.client.KubeClient`."""
+
+    async def create_job(self, manifest: dict[str, Any]) -> dict[str, Any] | None: ...
+    async def delete_job(self, namespace: str, name: str, uid: str) -> None: ...
+    async def write_model_cache_status(
+        self, namespace: str, name: str, status: Mapping[str, Any]
+    ) -> dict[str, Any] | None: ...
+    async def create_cache_node(self, name: str, node_uid: str) -> dict[str, Any] | None: ...
+    async def write_cache_node_spec(
+        self, name: str, spec: Mapping[str, Any]
+    ) -> dict[str, Any] | None: ...
+
+
+class Reconciler:
+    """Brings what one key names to where it should be; never two at a time for one key."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        queue: WorkQueue[Key],
+        writer: Writer,
+        *,
+        explanations: Explanations,
+        notes: Notes,
+        settings: Callable[[], JobSettings],
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+    ) -> None:
+        self._snapshot = snapshot
+        self._queue = queue
+        self._writer = writer
+        self._explanations = explanations
+        self._notes = notes
+        self._settings = settings
+        self._now = now
+        self._clock = clock
+        self._keeps: dict[ModelCacheKey, _Keep] = {}
+        self._refused: dict[ModelCacheKey, dict[str, Refusal]] = {}
+        self._written_at: dict[ModelCacheKey, float] = {}
+
+    async def reconcile(self, key: Key) -> None:
+        """Raises KubeError: the API server is away; the same key again later."""
+        if isinstance(key, NodeKey):
+            await self._reconcile_node(key)
+        elif (model_cache := self._snapshot.model_caches.get((key.namespace, key.name))) is None:
+            await self._reconcile_gone(key)
+        else:
+            await self._reconcile_model_cache(key, model_cache)
+
+    # -- ModelCache
+
+    async def _reconcile_model_cache(self, key: ModelCacheKey, model_cache: ModelCache) -> None:
+        jobs = await self._explanations.explain(self._snapshot.jobs_of(key), self._now())
+        seen = Observed(
+            model_cache=model_cache,
+            nodes=self._snapshot.nodes,
+            caches=self._snapshot.caches,
+            jobs=jobs,
+            refused=self._refused.get(key, {}),
+            now=self._now(),
+        )
+        planned = plan(seen)
+        self._set_keep(key, planned.keep)
+        await self._delete_jobs(planned)
+        await self._create_jobs(key, model_cache, planned)
+        await self._write_status(key, model_cache, planned)
+        await self._notes.post(model_cache, planned.notes)
+        self._look_again(key, planned)
+
+    async def _reconcile_gone(self, key: ModelCacheKey) -> None:
+        self._set_keep(key, {})
+        self._keeps.pop(key, None)
+        self._refused.pop(key, None)
+        self._written_at.pop(key, None)
+        planned = plan_gone(
+            (key.namespace, key.name),
+            self._snapshot.jobs_of(key),
+            self._snapshot.caches,
+            self._now(),
+        )
+        await self._delete_jobs(planned)
+        self._look_again(key, planned)
+
+    async def _delete_jobs(self, planned: Plan) -> None:
+        for job in planned.delete:
+            log.info("deleting Job %s/%s (node %s)", job.namespace, job.name, job.node)
+            await self._writer.delete_job(job.namespace, job.name, job.uid)
+
+    async def _create_jobs(
+        self, key: ModelCacheKey, model_cache: ModelCache, planned: Plan
+    ) -> None:
+        refused = self._refused.setdefault(key, {})
+        settings = self._settings() if planned.create else None
+        for wish in planned.create:
+            assert settings is not None
+            node = self._snapshot.nodes[wish.node]
+            manifest = job_manifest(model_cache, wish, node, settings)
+            try:
+                created = await self._writer.create_job(manifest)
+            except KubeError as e:
+                if not e.is_refusal:
+                    raise
+                self._note_refusal(key, wish, e)
+                continue
+            refused.pop(wish.node, None)
+            log.info("created Job %s for node %s", manifest["metadata"]["name"], wish.node)
+            if created:
+                self._snapshot.put(JOBS, created)
+            self._queue.add(key)  # the status should say what has just begun
+        if not refused:
+            self._refused.pop(key, None)
+
+    def _note_refusal(self, key: ModelCacheKey, wish: JobWish, error: KubeError) -> None:
+        said = Said(Reason.JOB_PENDING, shown(f"the Job was refused: {error}"))
+        log.warning("%s: node %s: %s", key, wish.node, said.message)
+        self._refused[key][wish.node] = Refusal(said, self._now() + _REFUSED_PAUSE)
+        self._queue.add(key)  # the status should say so
+
+    async def _write_status(
+        self, key: ModelCacheKey, model_cache: ModelCache, planned: Plan
+    ) -> None:
+        status = planned.status
+        if status is None or status == model_cache.status:
+            return
+        since_s = self._clock() - self._written_at.get(key, float("-inf"))
+        if _differs_in_bytes_only(model_cache.status, status) and since_s < _QUIET_WRITE_S:
+            self._queue.add_later(key, _QUIET_WRITE_S - since_s)
+            return
+        written = await self._writer.write_model_cache_status(
+            key.namespace, key.name, _replacing(model_cache.status, status)
+        )
+        self._written_at[key] = self._clock()
+        if written:
+            self._snapshot.put(MODEL_CACHES, written)
+
+    def _set_keep(self, key: ModelCacheKey, keep: _Keep) -> None:
+        before = self._keeps.get(key, {})
+        self._keeps[key] = keep
+        for node in {*before, *keep}:
+            if before.get(node) != keep.get(node):
+                self._queue.add(NodeKey(node))
+
+    def _look_again(self, key: ModelCacheKey, planned: Plan) -> None:
+        if planned.again_at is not None:
+            delay_s = (planned.again_at - self._now()).total_seconds()
+            self._queue.add_later(key, delay_s)
+
+    # -- CacheNode
+
+    async def _reconcile_node(self, key: NodeKey) -> None:
+        node = self._snapshot.nodes.get(key.name)
+        cache = self._snapshot.caches.get(key.name)
+        if node is None or not node.is_linux:
+            return  # the garbage collector takes the CacheNode of a Node that is gone
+        if cache is None:
+            created = await self._writer.create_cache_node(node.name, node.uid)
+            if created:
+                log.info("created CacheNode %s", node.name)
+                concerned = self._snapshot.put(CACHE_NODES, created)
+                for other in concerned:
+                    self._queue.add(other)
+            return
+        if not self._is_everything_planned():
+            self._queue.add_later(key, _UNPLANNED_PAUSE_S)
+            return
+        spec = spec_of(node.name, self._keeps.values(), limit=MAX_MODELS)
+        if spec != cache.spec:
+            written = await self._writer.write_cache_node_spec(node.name, spec.wire())
+            if written:
+                self._snapshot.put(CACHE_NODES, written)
+
+    def _is_everything_planned(self) -> bool:
+        return all(ModelCacheKey(*name) in self._keeps for name in self._snapshot.model_caches)
+
+
+def _differs_in_bytes_only(before: ModelCacheStatus, after: ModelCacheStatus) -> bool:
+    return before.model_copy(update={"bytes": after.bytes}) == after
+
+
+def _replacing(before: ModelCacheStatus, after: ModelCacheStatus) -> dict[str, Any]:
+    """`after` as a merge patch: what it has no more becomes null."""
+    wire = after.wire()
+    return {key: None for key in before.wire() if key not in wire} | wire

@@ -1,0 +1,131 @@
+"""kopf as the watch engine, and nothing more of it.
+
+One handler per kind puts events into the snapshot and keys into the queue. kopf keeps streams
+alive and logs in anew; it writes nothing: no finalizer, no annotation, no Event. It does not tell
+what was deleted while a stream was broken, so the whole is listed again now and then.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import kopf
+
+from modelcache_api.names import GROUP, VERSION
+from modelcache_operator.handlers.snapshot import Key, Snapshot
+from modelcache_operator.handlers.work_queue import WorkQueue
+from modelcache_operator.kube.client import (
+    CACHE_NODES,
+    JOBS,
+    KINDS,
+    MODEL_CACHES,
+    NODES,
+    Kind,
+    KubeClient,
+    KubeError,
+)
+
+log = logging.getLogger(__name__)
+
+#: Everything is listed again this often, seconds: the bound on how long a missed event is missed.
+RESYNC_S = 300.0
+#: How often to see whether a node fell silent, seconds.
+_LIVENESS_S = 15.0
+#: Between looks for our kinds at start, seconds.
+_DISCOVERY_PAUSE_S = 2.0
+
+
+def build_registry(
+    snapshot: Snapshot, queue: WorkQueue[Key], login: Callable[..., Awaitable[Any]]
+) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(login)
+    places: dict[Kind, tuple[str, ...]] = {
+        MODEL_CACHES: (GROUP, VERSION, MODEL_CACHES.plural),
+        CACHE_NODES: (GROUP, VERSION, CACHE_NODES.plural),
+        JOBS: ("batch", "v1", JOBS.plural),
+        NODES: ("", "v1", NODES.plural),
+    }
+    for kind, place in places.items():
+        handler = _handler(kind, snapshot, queue)
+        kopf.on.event(*place, id=f"see-{kind.plural}", registry=registry)(handler)
+    return registry
+
+
+def watch_settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = 600
+    settings.watching.connect_timeout = 10
+    settings.networking.connect_timeout = 10
+    settings.networking.request_timeout = 60
+    settings.queueing.worker_limit = 100
+    settings.process.ultimate_exiting_timeout = 20
+    settings.watching.label_selectors["batch", "v1", JOBS.plural] = JOBS.label_selector
+    return settings
+
+
+def _handler(kind: Kind, snapshot: Snapshot, queue: WorkQueue[Key]) -> Callable[..., Any]:
+    async def see(event: kopf.RawEvent, **_: Any) -> None:
+        take = snapshot.drop if event["type"] == "DELETED" else snapshot.put
+        for key in take(kind, event["object"]):
+            queue.add(key)
+
+    return see
+
+
+async def wait_for_our_kinds(client: KubeClient) -> None:
+    """Kopf looks once what kinds there are; the definitions may just have been installed."""
+    while True:
+        try:
+            if await client.serves_our_kinds():
+                return
+            log.info("the API server does not serve our kinds yet")
+        except KubeError as e:
+            log.warning("API server: %s", e)
+        await asyncio.sleep(_DISCOVERY_PAUSE_S)
+
+
+async def list_everything(client: KubeClient, snapshot: Snapshot) -> set[Key]:
+    """Bring the snapshot up to date with lists; the keys that differ from before.
+
+    Raises:
+        KubeError: the API server is away, and the snapshot only partly renewed.
+    """
+    concerned: set[Key] = set()
+    for kind in KINDS:
+        bodies, version = await client.list_all(kind)
+        concerned |= snapshot.replace(kind, bodies, version)
+    return concerned
+
+
+async def keep_resyncing(client: KubeClient, snapshot: Snapshot, queue: WorkQueue[Key]) -> None:
+    """List and look at everything now and then; runs until cancelled."""
+    while True:
+        await asyncio.sleep(RESYNC_S)
+        try:
+            await list_everything(client, snapshot)
+        except KubeError as e:
+            log.warning("resync: %s", e)
+        for key in snapshot.all_keys():
+            queue.add(key)
+
+
+async def keep_watching_liveness(
+    snapshot: Snapshot, queue: WorkQueue[Key], now: Callable[[], datetime]
+) -> None:
+    """Silence is no event: look for it; runs until cancelled."""
+    known = snapshot.live_nodes(now())
+    while True:
+        await asyncio.sleep(_LIVENESS_S)
+        live = snapshot.live_nodes(now())
+        for name in sorted(known ^ live):
+            log.info("agent of node %s is %s", name, "heard again" if name in live else "silent")
+        if live != known:
+            known = live
+            for key in snapshot.all_keys():
+                queue.add(key)
