@@ -45,7 +45,8 @@ def parse_mountinfo(raw: bytes) -> Iterator[Mount]:
     Raises:
         ValueError: a line is not of this format.
     """
-    for line in raw.splitlines():
+    # Not splitlines(): a path may hold a carriage return, which the kernel does not escape.
+    for line in raw.removesuffix(b"\n").split(b"\n") if raw else ():
         before, separator, after = line.partition(b" - ")
         fields, type_fields = before.split(b" "), after.split(b" ")
         if not separator or len(fields) < 6:
