@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
             tasks.create_task(sweep_forever(mounts, publisher)),
         ]
         await _serve(running, settings, node, durations)
-        log.info("serving", extra={"node": settings.node_name, "socket": str(settings.csi_socket)})
+        log.info("serving on %s", settings.csi_socket, extra={"pid": os.getpid()})
         await stop.wait()
         log.info("stopping")
         for task in background:
