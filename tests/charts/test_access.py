@@ -14,17 +14,17 @@ def rights(group: str, resources: str, verbs: str) -> set[Right]:
 
 
 EXPECTED: dict[str, set[Right]] = {
-    "operator": rights("modelcache.io", "modelcaches", "get list watch")
+    "operator": rights("modelcache.io", "modelcaches", "list watch")
     | rights("modelcache.io", "modelcaches/status", "patch")
-    | rights("modelcache.io", "cachenodes", "get list watch create update patch delete")
-    | rights("modelcache.io", "cachenodes/status", "get")
-    | rights("batch", "jobs", "get list watch create delete")
-    | rights("", "nodes pods", "get list watch")
-    | rights("", "events", "create patch"),
+    | rights("modelcache.io", "cachenodes", "list watch create patch")
+    | rights("batch", "jobs", "list watch create delete")
+    | rights("", "nodes", "list watch")
+    | rights("", "pods", "get list")
+    | rights("", "events", "list create"),
     "agent": rights("authentication.k8s.io", "tokenreviews", "create")
-    | rights("modelcache.io", "cachenodes", "get list watch")
+    | rights("modelcache.io", "cachenodes", "get watch")
     | rights("modelcache.io", "cachenodes/status", "patch"),
-    "csi": rights("modelcache.io", "modelcaches", "get") | rights("", "events", "create patch"),
+    "csi": rights("modelcache.io", "modelcaches", "get") | rights("", "events", "create"),
 }
 
 

@@ -3,10 +3,11 @@
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- if contains $name $release -}}
+{{- $release | trunc 40 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-%s" $release $name | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -44,6 +45,11 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- /* The user name of a part's ServiceAccount. Takes (list $ "part"). */ -}}
 {{- define "modelcache.user" -}}
 system:serviceaccount:{{ (index . 0).Release.Namespace }}:{{ include "modelcache.fullname" (index . 0) }}-{{ index . 1 }}
+{{- end -}}
+
+{{- /* The variable by which the kubelet tells pods of this namespace the agents' Service address. */ -}}
+{{- define "modelcache.agentHostVariable" -}}
+{{- include "modelcache.fullname" . | upper | replace "-" "_" }}_AGENT_SERVICE_HOST
 {{- end -}}
 
 {{- define "modelcache.clusterKeySecret" -}}

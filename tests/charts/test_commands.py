@@ -1,0 +1,96 @@
+"""The chart's command lines, parsed by the programs that they start."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from modelcache_csi import __main__ as csi
+from modelcache_node.cli.arguments import build_parser as agent_parser
+from modelcache_operator.__main__ import build_parser as operator_parser
+from support.charts import Chart, Rendering
+
+VARIABLES = {
+    "NODE_NAME": "n1",
+    "POD_IP": "fd00::7",
+    "MC_MODELCACHE_AGENT_SERVICE_HOST": "10.96.0.7",
+}
+
+
+def command(rendered: Rendering, part: str) -> list[str]:
+    """A part's command line as the kubelet expands it, without the supervisor."""
+    [container] = rendered.pod_specs()[part]["containers"]
+    assert container["command"] == ["modelcache-supervise", "--"]
+    return [
+        re.sub(r"\$\((\w+)\)", lambda found: VARIABLES[found[1]], argument)
+        for argument in container["args"]
+    ]
+
+
+def agent(rendered: Rendering) -> argparse.Namespace:
+    program, *arguments = command(rendered, "agent")
+    assert program == "modelcache"
+    return agent_parser().parse_args(arguments)
+
+
+def test_the_agent_listens_on_its_pod_s_address_only(rendered: Rendering) -> None:
+    options = agent(rendered)
+    assert options.listen == ("fd00::7", 7440)
+    assert options.job_listen == ("fd00::7", 7441)
+    assert options.health_listen == ("fd00::7", 7442)
+    assert options.kubernetes
+    assert options.node_name == "n1"
+
+
+def test_the_agent_is_told_what_its_values_say(chart: Chart) -> None:
+    options = agent(chart.render(agent={"capacity": "3500Gi", "allowAnyDisk": True}))
+    assert options.capacity == 3500 * 2**30
+    assert options.allow_any_disk
+
+
+def test_the_agent_finds_its_files_where_they_are_mounted(rendered: Rendering) -> None:
+    [container] = rendered.pod_specs()["agent"]["containers"]
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    options = agent(rendered)
+    for path in (
+        options.tls_cert,
+        options.tls_key,
+        options.cluster_key_file,
+        options.config,
+        options.socket,
+    ):
+        assert any(path.is_relative_to(mount) for mount in mounts), path
+    assert str(options.data_dir) in mounts
+
+
+def test_plugin_and_agent_meet_at_one_socket_and_one_store(chart: Chart) -> None:
+    rendered = chart.render(node={"dataDir": "/mnt/models", "socketDir": "/run/mc"})
+    program, *arguments = command(rendered, "csi")
+    assert program == "modelcache-csi"
+    options = csi._parser().parse_args(arguments)
+    assert options.node_name == "n1"
+    assert options.health_port == 7443
+    assert Path(options.agent_socket) == agent(rendered).socket
+    assert Path(options.data_dir) == agent(rendered).data_dir
+
+
+def test_the_operator_gives_jobs_the_release_s_image_and_agents(chart: Chart) -> None:
+    rendered = chart.render(
+        image={"repository": "r/mc", "tag": "9"},
+        prefetch={"imagePullSecrets": [{"name": "a"}, {"name": "b"}]},
+    )
+    program, *arguments = command(rendered, "operator")
+    assert program == "modelcache-operator"
+    options = operator_parser().parse_args(arguments)
+    assert options.image == "r/mc:9"
+    assert options.image_pull_secret == ["a", "b"]
+    assert (options.agent_host, options.agent_port) == ("10.96.0.7", 7441)
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+def test_every_part_logs_as_much_as_is_asked_for(chart: Chart, level: str) -> None:
+    rendered = chart.render(logLevel=level)
+    assert agent(rendered).log_level == level
+    assert operator_parser().parse_args(command(rendered, "operator")[1:]).log_level == level
+    assert csi._parser().parse_args(command(rendered, "csi")[1:]).log_level == level
