@@ -23,6 +23,7 @@ from modelcache_operator.handlers.reconciling import Reconciler
 from modelcache_operator.handlers.snapshot import Key, Snapshot
 from modelcache_operator.handlers.watching import (
     build_registry,
+    connection_of,
     keep_resyncing,
     keep_watching_liveness,
     list_everything,
@@ -126,10 +127,10 @@ def _job_settings(options: Options) -> Callable[[], JobSettings]:
 
 
 def _login(kubeconfig: str | None) -> Callable[..., Any]:
-    async def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        if kubeconfig:
-            return kopf.login_with_kubeconfig(**kwargs)
-        return kopf.login_with_service_account(**kwargs)
+    """Kopf asks at start, and again whenever the API server says 401: tokens are rotated."""
+
+    async def log_in(**_: Any) -> kopf.ConnectionInfo:
+        return connection_of(await load_configuration(kubeconfig))
 
     return log_in
 

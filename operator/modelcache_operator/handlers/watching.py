@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import kopf
+from kubernetes.aio.client import Configuration
 
 from modelcache_api.names import GROUP, VERSION
 from modelcache_operator.handlers.snapshot import Key, Snapshot
@@ -52,6 +53,19 @@ def build_registry(
         handler = _handler(kind, snapshot, queue)
         kopf.on.event(*place, id=f"see-{kind.plural}", registry=registry)(handler)
     return registry
+
+
+def connection_of(configuration: Configuration) -> kopf.ConnectionInfo:
+    """The client's configuration in kopf's words, so that both go the same way."""
+    scheme, _, token = (configuration.api_key.get("BearerToken") or "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        scheme=scheme.title() or None,
+        token=token or None,
+    )
 
 
 def watch_settings() -> kopf.OperatorSettings:
