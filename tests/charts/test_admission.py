@@ -137,14 +137,14 @@ def test_every_policy_is_free_of_type_errors(api: ApiServer) -> None:
         assert "expressionWarnings" not in policy.get("status", {}).get("typeChecking", {}), policy
 
 
-def test_an_agent_writes_the_status_of_its_own_node(api: ApiServer) -> None:
+def test_promise_an_agent_speaks_for_its_own_node(api: ApiServer) -> None:
     body = {"status": {"bootId": "b1"}}
     written = api.request("PATCH", f"{CACHE_NODES}/n1/status", body, user=agent_on("n1"))
     assert written["status"]["bootId"] == "b1"
 
 
 @pytest.mark.parametrize("node", ["n2", None])
-def test_an_agent_does_not_write_the_status_of_another_node(
+def test_promise_an_agent_speaks_for_its_own_node__and_for_no_other(
     api: ApiServer, node: str | None
 ) -> None:
     body = {"status": {"bootId": "forged"}}
