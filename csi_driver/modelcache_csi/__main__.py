@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    kubelet_root = Path(options.kubelet_root).resolve()
+    kubelet_root = Path(os.path.normpath(options.kubelet_root)).absolute()
     default_socket = kubelet_root / "plugins" / CSI_DRIVER / "csi.sock"
     csi_socket = Path((options.endpoint or str(default_socket)).removeprefix(_UNIX)).absolute()
     registration_dir = Path(options.registration_dir or kubelet_root / "plugins_registry")

@@ -1,6 +1,6 @@
 """Asks the node's agent, over its unix socket (the API that `modelcache_api.messages` describes).
 
-Every call ends: in an answer, in the error that the agent named, or in `UnavailableError` after a
+Every call ends: in an answer, in the error that the agent named, or in `AgentAwayError` after a
 bounded time. An agent that is away costs one refused connection, hence microseconds.
 """
 
@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 import pydantic
 
-from modelcache_api.errors import ModelCacheError, UnavailableError, error_of
+from modelcache_api.errors import ModelCacheError, error_of
 from modelcache_api.messages import (
     MAX_MESSAGE_BYTES,
     ErrorBody,
@@ -22,6 +22,7 @@ from modelcache_api.messages import (
     Message,
     NodeReport,
 )
+from modelcache_csi.errors import AgentAwayError
 
 #: An agent on the same node that does not answer for this long is treated as away. Arbitrary;
 #: far above a restart's pause.
@@ -34,7 +35,7 @@ class AgentClient:
     """A pool of connections to one agent. Cancelling a call closes its connection.
 
     Raises from every method, beside the errors that the agent itself names:
-        UnavailableError: the agent is away, does not answer in time, or makes no sense.
+        AgentAwayError: the agent is away, does not answer in time, or makes no sense.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -81,9 +82,9 @@ class AgentClient:
             ) as answer:
                 raw = await _read_bounded(answer)
         except TimeoutError as e:
-            raise UnavailableError("the cache agent of this node does not answer") from e
+            raise AgentAwayError("the cache agent of this node does not answer") from e
         except aiohttp.ClientError as e:
-            raise UnavailableError(f"the cache agent of this node is away: {e}") from e
+            raise AgentAwayError(f"the cache agent of this node is away: {e}") from e
         if answer.status >= 400:
             raise _error_in(answer.status, raw)
         return raw
@@ -98,7 +99,7 @@ async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
     async for piece in answer.content.iter_any():
         raw += piece
         if len(raw) > MAX_MESSAGE_BYTES:
-            raise UnavailableError("the cache agent's answer is too long")
+            raise AgentAwayError("the cache agent's answer is too long")
     return bytes(raw)
 
 
@@ -106,7 +107,7 @@ def _error_in(status: int, raw: bytes) -> ModelCacheError:
     try:
         body = ErrorBody.model_validate_json(raw)
     except pydantic.ValidationError:
-        return UnavailableError(f"the cache agent of this node answers {status}")
+        return AgentAwayError(f"the cache agent of this node answers {status}")
     return error_of(body.reason, body.message)
 
 
@@ -114,6 +115,6 @@ def _parsed(kind: type[_Answer], raw: bytes) -> _Answer:
     try:
         return kind.model_validate_json(raw)
     except pydantic.ValidationError as e:
-        raise UnavailableError(
+        raise AgentAwayError(
             f"the cache agent's {kind.__name__} makes no sense; is it of another version?"
         ) from e

@@ -25,7 +25,7 @@ from modelcache_csi.metrics import PublishDurations
 from modelcache_csi.mounts import Mounts
 from modelcache_csi.node import NodeService
 from modelcache_csi.orphans import sweep_forever
-from modelcache_csi.publishing import Publisher
+from modelcache_csi.publishing import AGENT_PATIENCE_S, Publisher
 from modelcache_csi.registration import SOCKET_NAME, RegistrationService
 from modelcache_csi.sizes import RevisionSizes
 
@@ -52,6 +52,7 @@ class Settings:
     health_port: int | None
     has_kubelets_mounts: bool = False
     lease_check_s: float = CHECK_INTERVAL_S
+    agent_patience_s: float = AGENT_PATIENCE_S
 
 
 async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
@@ -65,7 +66,12 @@ async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
         leases = LeaseBook(agent, lambda: _mounted_leases(mounts), check_s=settings.lease_check_s)
         events = PodEvents(kube, node_name=settings.node_name, utc_now=lambda: datetime.now(UTC))
         publisher = Publisher(
-            mounts=mounts, leases=leases, kube=kube, events=events, clock=time.monotonic
+            mounts=mounts,
+            leases=leases,
+            kube=kube,
+            events=events,
+            clock=time.monotonic,
+            agent_patience_s=settings.agent_patience_s,
         )
         node = NodeService(
             node_name=settings.node_name,

@@ -3,7 +3,7 @@
 Like those, a class says what the caller should do; `rpc` alone knows the gRPC codes.
 """
 
-from modelcache_api.errors import InvalidRequestError, ModelCacheError
+from modelcache_api.errors import InvalidRequestError, ModelCacheError, UnavailableError
 from modelcache_api.reasons import Reason
 
 
@@ -24,6 +24,10 @@ class NotReadyError(ModelCacheError):
 
     reason = Reason.FETCHING
     retryable = True
+
+
+class AgentAwayError(UnavailableError):
+    """The agent of this node does not answer, or not so that we understand it. Ask again."""
 
 
 class AlreadyPublishedError(ModelCacheError):

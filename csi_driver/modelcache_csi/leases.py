@@ -14,9 +14,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from modelcache_api.errors import ModelCacheError, UnavailableError
+from modelcache_api.errors import ModelCacheError
 from modelcache_api.messages import LeaseAnswer, LeaseReport, LeaseRequest, LeaseState
 from modelcache_csi.agent_client import AgentClient
+from modelcache_csi.errors import AgentAwayError
 
 #: Between two looks at the agent: after its restart, leases are back this soon. Arbitrary; the
 #: agent evicts nothing before.
@@ -50,7 +51,7 @@ class LeaseBook:
         Cancelling is safe: a lease granted to nobody is dropped by the next report.
 
         Raises:
-            UnavailableError: the agent is away.
+            AgentAwayError: the agent is away.
             ModelCacheError: as the agent says.
         """
         try:
@@ -119,5 +120,5 @@ class LeaseBook:
 
 def _granted(answer: LeaseAnswer) -> str:
     if answer.revision is None:
-        raise UnavailableError("the cache agent granted a lease of no revision")
+        raise AgentAwayError("the cache agent granted a lease of no revision")
     return answer.revision

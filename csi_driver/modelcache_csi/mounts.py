@@ -48,6 +48,8 @@ class Mounts:
 
     def __init__(self, *, kubelet_root: PurePosixPath, data_dir: Path) -> None:
         self._kubelet_root = kubelet_root
+        # The mount table knows no symbolic links.
+        self._mounted_root = PurePosixPath(os.path.realpath(kubelet_root))
         self._data_dir = data_dir
 
     def ensure_mounted(self, target: TargetPath, revision: str) -> None:
@@ -121,16 +123,16 @@ class Mounts:
         for mount in parse_mountinfo(_MOUNTINFO.read_bytes()):
             revision = _revision_of(mount)
             path = PurePosixPath(mount.mount_point)
-            if revision is None or self._kubelet_root not in path.parents:
+            if revision is None or self._mounted_root not in path.parents:
                 continue
-            target = TargetPath(self._kubelet_root, path.relative_to(self._kubelet_root).parts)
+            target = TargetPath(self._kubelet_root, path.relative_to(self._mounted_root).parts)
             if _SUBPATHS not in target.parts:
                 found[target] = PublishedMount(target, revision)
         return tuple(found.values())
 
     def is_shared(self) -> bool:
         """Whether what is mounted beneath the kubelet's root shows in other namespaces."""
-        with _opened(str(self._kubelet_root)) as fd:
+        with _walked(str(self._kubelet_root), ()) as fd:
             return _mount_by_id(mount_syscalls.mount_id(fd)).is_shared
 
     def has_pod_directory(self, target: TargetPath) -> bool:

@@ -14,7 +14,12 @@ from typing import Any, TypeVar
 from modelcache_api.errors import ModelCacheError, ModelCacheNotFoundError, UnavailableError
 from modelcache_api.messages import LeaseAnswer, LeaseRequest, LeaseState
 from modelcache_api.names import revision_hex
-from modelcache_csi.errors import AlreadyPublishedError, NotReadyError, UnknownRevisionError
+from modelcache_csi.errors import (
+    AgentAwayError,
+    AlreadyPublishedError,
+    NotReadyError,
+    UnknownRevisionError,
+)
 from modelcache_csi.events import PodEvents
 from modelcache_csi.kube_client import KnownModelCache, KubeClient
 from modelcache_csi.leases import LeaseBook
@@ -28,6 +33,11 @@ WAIT_SLICE_S = 15.0
 #: Seconds for which a call waits in all. The kubelet's deadline is 120 s (v1.34,
 #: pkg/volume/csi/csi_plugin.go, csiTimeout).
 MAX_WAIT_S = 115.0
+#: Seconds for which a call bears with an agent that is away: its supervisor needs about one to
+#: have it back, the kubelet's next call may be two minutes off. Arbitrary.
+AGENT_PATIENCE_S = 10.0
+#: Between two tries meanwhile. Arbitrary.
+_RETRY_PAUSE_S = 0.25
 #: Kept free below a caller's deadline, for the mount and the answer. Arbitrary.
 DEADLINE_MARGIN_S = 4.0
 
@@ -50,12 +60,14 @@ class Publisher:
         kube: KubeClient,
         events: PodEvents,
         clock: Callable[[], float],
+        agent_patience_s: float = AGENT_PATIENCE_S,
     ) -> None:
         self._mounts = mounts
         self._leases = leases
         self._kube = kube
         self._events = events
         self._clock = clock
+        self._agent_patience_s = agent_patience_s
         self._published: dict[TargetPath, Publish] = {}
 
     async def publish(self, publish: Publish, *, deadline_s: float | None) -> bool:
@@ -119,7 +131,7 @@ class Publisher:
         while True:
             model = await self._kube.find_model_cache(publish.pod.namespace, publish.model_cache)
             request = _lease_request(publish, model, slice_s)
-            answer = await self._leases.acquire(publish.target.lease_id, request)
+            answer = await self._acquired(publish.target.lease_id, request, give_up_at)
             if answer.state is LeaseState.READY:
                 return answer, is_local
             is_local = False
@@ -127,6 +139,19 @@ class Publisher:
             slice_s = min(WAIT_SLICE_S, give_up_at - self._clock())
             if slice_s <= 0:
                 raise NotReadyError(waiting_text(publish.model_cache, answer, model.problem))
+
+    async def _acquired(
+        self, lease_id: str, request: LeaseRequest, give_up_at: float
+    ) -> LeaseAnswer:
+        give_up_at = min(give_up_at, self._clock() + request.wait_s + self._agent_patience_s)
+        while True:
+            try:
+                return await self._leases.acquire(lease_id, request)
+            except AgentAwayError:
+                if self._clock() + _RETRY_PAUSE_S > give_up_at:
+                    raise
+            await asyncio.sleep(_RETRY_PAUSE_S)
+            request = request.model_copy(update={"wait_s": 0.0})
 
     async def _refused(self, publish: Publish, error: ModelCacheError) -> None:
         self._events.refused(publish, error)
@@ -171,7 +196,7 @@ def _granted_revision(publish: Publish, answer: LeaseAnswer) -> str:
     revision = answer.revision or ""
     revision_hex(revision)
     if publish.revision not in {None, revision}:
-        raise UnavailableError("the cache agent granted a lease of another revision")
+        raise AgentAwayError("the cache agent granted a lease of another revision")
     return revision
 
 

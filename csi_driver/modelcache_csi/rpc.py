@@ -58,6 +58,8 @@ _LOGGED_CONTEXT = {
     "csi.storage.k8s.io/pod.namespace": "pod_namespace",
     "csi.storage.k8s.io/pod.name": "pod_name",
 }
+#: Characters of a message. gRPC's clients take 8 KiB of headers, and a character may become nine.
+_MAX_MESSAGE = 800
 #: Asked every few seconds; logged at DEBUG.
 _QUIET = ("Probe", "NodeGetVolumeStats", "NodeGetCapabilities")
 
@@ -99,7 +101,7 @@ def rpc(
 
 
 async def _abort(context: Any, error: Exception) -> NoReturn:
-    await context.abort(status_of(error), str(error) or type(error).__name__)
+    await context.abort(status_of(error), (str(error) or type(error).__name__)[:_MAX_MESSAGE])
     raise AssertionError("abort() always raises") from error
 
 

@@ -1,6 +1,7 @@
 """The plugin as a process under its supervisor."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -52,11 +53,7 @@ async def _line(process, message):
 async def test_a_killed_plugin_is_back_and_its_pods_see_nothing(plugin, short_dir):
     revision = await plugin.cached()
     target = plugin.target()
-    settings = plugin.settings
-    second = type(settings)(
-        **{name: getattr(settings, name) for name in settings.__slots__}
-        | {"csi_socket": short_dir / "second.sock"}
-    )
+    second = dataclasses.replace(plugin.settings, csi_socket=short_dir / "second.sock")
     command = [sys.executable, "-m", *_arguments(second)]
     process = await _started("modelcache_supervisor", "--", *command)
     try:

@@ -1,15 +1,19 @@
 """What a pod gets: volumes published over real sockets, with real mounts."""
 
 import asyncio
+import dataclasses
 import errno
+from pathlib import PurePosixPath
 
 import grpc
 import pytest
 
 from modelcache_api.errors import AccessDeniedError, InsufficientCapacityError
 from modelcache_api.names import tree_path
-from modelcache_csi._proto import csi_pb2
-from support.csi_plugin import NO_WAIT_S
+from modelcache_csi._proto import csi_pb2, csi_pb2_grpc
+from modelcache_csi.mounts import Mounts, PublishedMount
+from modelcache_csi.volume_context import TargetPath
+from support.csi_plugin import NO_WAIT_S, running_plugin
 from support.mount_namespace import mount_bind, mounts_at
 
 pytestmark = [pytest.mark.root, pytest.mark.looptime(False)]
@@ -203,6 +207,37 @@ async def test_an_agent_that_is_away_is_unavailable(plugin):
     code, message = await _refusal(plugin.publish(plugin.target()))
     assert code is Code.UNAVAILABLE
     assert "agent" in message
+
+
+async def test_a_pod_outwaits_the_restart_of_an_agent(plugin, short_dir):
+    revision = await plugin.cached(is_complete=False)
+    settings = dataclasses.replace(
+        plugin.settings,
+        csi_socket=short_dir / "second.sock",
+        registration_dir=None,
+        agent_patience_s=60.0,
+    )
+    async with running_plugin(settings) as channel:
+        node = csi_pb2_grpc.NodeStub(channel)
+        call = node.NodePublishVolume(plugin.request(plugin.target()), timeout=60.0)
+        await plugin.agent.asked.wait()
+        await plugin.agent.stop()
+        await plugin.agent.complete(revision)
+        async with plugin.agent:
+            await call
+    assert mounts_at(plugin.target())
+
+
+async def test_a_kubelet_root_behind_a_link_is_found_in_the_mount_table(plugin, short_dir):
+    revision = await plugin.cached()
+    link = short_dir / "link"
+    link.symlink_to(plugin.kubelet_root)
+    mounts = Mounts(kubelet_root=PurePosixPath(link), data_dir=plugin.settings.data_dir)
+    target = TargetPath.parse(str(link / "volume"), PurePosixPath(link))
+    mounts.ensure_mounted(target, revision)
+    assert mounts.published() == (PublishedMount(target, revision),)
+    mounts.ensure_unmounted(target)
+    assert mounts.published() == ()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Volumes taken away again, and what outlives whom."""
 
 import asyncio
+import dataclasses
 
 import grpc
 import pytest
 
 from modelcache_csi._proto import csi_pb2, csi_pb2_grpc
-from support.csi_plugin import publish_request, running_plugin
+from support.csi_plugin import NO_WAIT_S, publish_request, running_plugin
 from support.mount_namespace import mount_bind, mounts_at
 
 pytestmark = [pytest.mark.root, pytest.mark.looptime(False)]
@@ -34,6 +35,15 @@ async def test_unpublishing_twice_is_success(plugin):
 
 async def test_unpublish_of_a_path_that_never_was_is_success(plugin):
     await plugin.unpublish(plugin.kubelet_root / "pods/gone/volumes/kubernetes.io~csi/x/mount")
+
+
+async def test_a_pod_that_goes_while_it_waits_takes_its_wish_with_it(plugin):
+    await plugin.cached(is_complete=False)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await plugin.publish(plugin.target(), timeout_s=NO_WAIT_S)
+    assert len(plugin.agent.wanted) == 1
+    await plugin.unpublish(plugin.target())
+    assert not plugin.agent.wanted
 
 
 async def test_a_target_that_is_only_a_directory_is_removed(plugin):
@@ -111,12 +121,8 @@ async def test_a_restarted_plugin_reports_what_it_finds_mounted(plugin, short_di
     target = plugin.target()
     await plugin.publish(target)
     leases = dict(plugin.agent.leases)
-    settings = plugin.settings.__class__(
-        **{
-            **{name: getattr(plugin.settings, name) for name in plugin.settings.__slots__},
-            "csi_socket": short_dir / "second.sock",
-            "registration_dir": None,
-        }
+    settings = dataclasses.replace(
+        plugin.settings, csi_socket=short_dir / "second.sock", registration_dir=None
     )
     plugin.agent.leases["lost"] = revision
     n_reports = len(plugin.agent.reports)

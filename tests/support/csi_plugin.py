@@ -132,5 +132,6 @@ def settings_for(root: Path, kubelet_root: Path, **changes: Any) -> Settings:
         "health_host": "127.0.0.1",
         "health_port": None,
         "lease_check_s": 0.01,
+        "agent_patience_s": 0.0,
     }
     return Settings(**(values | changes))

@@ -40,6 +40,7 @@ class FakeAgent:
 
     Attributes:
         leases: By lease id; what the agent believes to be in use.
+        wanted: Lease ids that asked for what is not there.
         requests: Every lease request, in order.
         reports: Every report of leases, in order.
         error: Raised to whoever asks for a lease, when set.
@@ -49,6 +50,7 @@ class FakeAgent:
 
     def __init__(self, socket: Path, data_dir: Path) -> None:
         self.leases: dict[str, str] = {}
+        self.wanted: set[str] = set()
         self.requests: list[LeaseRequest] = []
         self.reports: list[dict[str, str]] = []
         self.error: ModelCacheError | None = None
@@ -160,14 +162,18 @@ class FakeAgent:
         except TimeoutError:
             pass
         answer = self._answer_to(wish)
+        lease_id = request.match_info["lease_id"]
+        self.wanted.add(lease_id)
         if answer.state is LeaseState.READY and answer.revision:
-            self.leases[request.match_info["lease_id"]] = answer.revision
+            self.leases[lease_id] = answer.revision
+            self.wanted.discard(lease_id)
         if self.before_answer:
             await self.before_answer.wait()
         return _answer(answer)
 
     async def _release(self, request: web.Request) -> web.Response:
         self.leases.pop(request.match_info["lease_id"], None)
+        self.wanted.discard(request.match_info["lease_id"])
         return web.Response(status=204)
 
     async def _report(self, request: web.Request) -> web.Response:
