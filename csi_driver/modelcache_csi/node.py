@@ -1,4 +1,4 @@
-"""The CSI Node service: parse, keep calls for one volume apart, hand over, answer."""
+"""The CSI Node service: parse, hand over, answer."""
 
 import asyncio
 import time
@@ -7,7 +7,6 @@ from typing import Any
 
 from modelcache_api.errors import InvalidRequestError
 from modelcache_csi._proto import csi_pb2, csi_pb2_grpc
-from modelcache_csi.busy import BusyKeys
 from modelcache_csi.errors import AlreadyPublishedError, PreconditionError, VolumeNotFoundError
 from modelcache_csi.metrics import PublishDurations, PublishOutcome
 from modelcache_csi.mounts import Mounts
@@ -43,7 +42,6 @@ class NodeService(csi_pb2_grpc.NodeServicer):
         self._sizes = sizes
         self._durations = durations
         self._refusal = refusal
-        self._busy = BusyKeys()
 
     @rpc
     async def NodePublishVolume(
@@ -55,10 +53,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
             publish = parse_publish(request, self._kubelet_root)
             if self._refusal:
                 raise PreconditionError(self._refusal)
-            with self._busy.hold(str(publish.target)):
-                is_local = await self._publisher.publish(
-                    publish, deadline_s=context.time_remaining()
-                )
+            is_local = await self._publisher.publish(publish, deadline_s=context.time_remaining())
             outcome = PublishOutcome.LOCAL if is_local else PublishOutcome.WAITED
         finally:
             self._durations.observe(outcome, time.monotonic() - begun_s)
@@ -70,8 +65,7 @@ class NodeService(csi_pb2_grpc.NodeServicer):
     ) -> csi_pb2.NodeUnpublishVolumeResponse:
         parse_volume_id(request.volume_id)
         target = TargetPath.parse(request.target_path, self._kubelet_root)
-        with self._busy.hold(str(target)):
-            await self._publisher.unpublish(target)
+        await self._publisher.unpublish(target)
         return csi_pb2.NodeUnpublishVolumeResponse()
 
     @rpc

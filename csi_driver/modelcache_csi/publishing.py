@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from modelcache_api.errors import ModelCacheError, ModelCacheNotFoundError, UnavailableError
 from modelcache_api.messages import LeaseAnswer, LeaseRequest, LeaseState
 from modelcache_api.names import revision_hex
+from modelcache_csi.busy import BusyKeys
 from modelcache_csi.errors import (
     AgentAwayError,
     AlreadyPublishedError,
@@ -46,10 +47,10 @@ log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes and unpublishes volumes. The caller keeps calls for one target apart.
+    """Publishes and unpublishes volumes. At most one call per target; a second is turned away.
 
-    Mutable state: `_published`, what the mounts made by this process were asked to be; a mount
-    of an earlier process is known by its revision alone.
+    Mutable state: `_busy`; `_published`, what the mounts made by this process were asked to be (a
+    mount of an earlier process is known by its revision alone).
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Publisher:
         self._events = events
         self._clock = clock
         self._agent_patience_s = agent_patience_s
+        self._busy = BusyKeys()
         self._published: dict[TargetPath, Publish] = {}
 
     async def publish(self, publish: Publish, *, deadline_s: float | None) -> bool:
@@ -81,16 +83,30 @@ class Publisher:
             Whether the model was there already, so that nothing had to be waited for.
 
         Raises:
+            VolumeBusyError: another call works on the target.
             NotReadyError: not in time; the next call waits on.
             AlreadyPublishedError: the target holds another volume.
             ModelCacheError: as the agent or the API server says.
         """
+        with self._busy.hold(str(publish.target)):
+            return await self._publish(publish, self._wait_s(deadline_s))
+
+    async def unpublish(self, target: TargetPath) -> None:
+        """Make the volume disappear; that it is gone already is success.
+
+        Raises:
+            VolumeBusyError: somebody still reads it, or another call works on it.
+        """
+        with self._busy.hold(str(target)):
+            await uninterrupted(self._unmount(target))
+
+    async def _publish(self, publish: Publish, wait_s: float) -> bool:
         present = await asyncio.to_thread(self._mounts.revision_at, publish.target)
         if present is not None:
             self._check_same(publish, present)
             return True
         try:
-            answer, is_local = await self._leased(publish, self._wait_s(deadline_s))
+            answer, is_local = await self._leased(publish, wait_s)
         except (NotReadyError, UnavailableError):
             raise
         except ModelCacheError as e:
@@ -99,14 +115,6 @@ class Publisher:
         await uninterrupted(self._mount(publish, answer))
         self._events.ready(publish, answer.revision or "")
         return is_local
-
-    async def unpublish(self, target: TargetPath) -> None:
-        """Make the volume disappear; that it is gone already is success.
-
-        Raises:
-            VolumeBusyError: somebody still reads it.
-        """
-        await uninterrupted(self._unmount(target))
 
     @staticmethod
     def _wait_s(deadline_s: float | None) -> float:

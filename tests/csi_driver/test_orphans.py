@@ -1,12 +1,19 @@
 """Mounts whose pods are gone."""
 
+import time
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given, strategies as st
 
+from modelcache_csi.agent_client import AgentClient
+from modelcache_csi.events import PodEvents
+from modelcache_csi.kube_client import KubeClient
+from modelcache_csi.leases import LeaseBook
 from modelcache_csi.mounts import Mounts
-from modelcache_csi.orphans import orphans_among
+from modelcache_csi.orphans import orphans_among, sweep
+from modelcache_csi.publishing import Publisher
 from modelcache_csi.volume_context import TargetPath
 from support.mount_namespace import detach, mount_tmpfs, mounts_at
 
@@ -50,6 +57,32 @@ async def test_a_mount_whose_pod_directory_is_hidden_counts_as_gone(plugin):
     assert not mounts.has_pod_directory(found.target)
     detach(pods)
     assert mounts_at(target)
+
+
+@pytest.mark.root
+@pytest.mark.looptime(False)
+async def test_an_orphan_is_unpublished_at_the_second_look(plugin):
+    await plugin.cached()
+    target = plugin.target()
+    await plugin.publish(target)
+    mounts = Mounts(kubelet_root=plugin.settings.kubelet_root, data_dir=plugin.settings.data_dir)
+    (found,) = mounts.published()
+    async with AgentClient(plugin.settings.agent_socket) as agent:
+        kube = KubeClient(None)
+        publisher = Publisher(
+            mounts=mounts,
+            leases=LeaseBook(agent, dict, check_s=1.0),
+            kube=kube,
+            events=PodEvents(kube, node_name="node-1", utc_now=lambda: datetime.now(UTC)),
+            clock=time.monotonic,
+        )
+        mount_tmpfs(plugin.kubelet_root / "pods")
+        suspects = await sweep(mounts, publisher, frozenset())
+        assert suspects == {found.target}
+        assert plugin.agent.leases
+        assert await sweep(mounts, publisher, suspects) == frozenset()
+        assert not plugin.agent.leases
+    detach(plugin.kubelet_root / "pods")
 
 
 @pytest.mark.root
