@@ -20,8 +20,9 @@ _REQUEST_DIGITS = 20
 
 
 def request_of(model_cache: ModelCache) -> str:
+    source = model_cache.spec.source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     identity = {
-        "source": model_cache.spec.source.wire(),
+        "source": source,  # without defaults: a field of a later version must not change it
         "refresh": model_cache.metadata.annotations.get(REFRESH_ANNOTATION, ""),
     }
     raw = json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()
