@@ -283,7 +283,7 @@ async def test_a_bad_source_makes_a_handful_of_jobs_in_a_day():
     assert "no bucket named models" in found["message"]
     assert operator.cluster.condition("Degraded")["status"] == "True"
     assert operator.cluster.calls["create_job"] <= 30
-    assert operator.cluster.calls["write_status"] <= 40
+    assert operator.cluster.calls["write_status"] <= 3 * operator.cluster.calls["create_job"]
     warnings = [event for event in operator.cluster.events if event["type"] == "Warning"]
     assert len(warnings) == 1
 
