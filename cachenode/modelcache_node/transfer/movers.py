@@ -7,23 +7,62 @@ Guarantees:
 - no credential or grant is logged, and none reaches a worker's command line or environment.
 """
 
+import asyncio
+import datetime as dt
+import os
 import random
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from modelcache_node.transfer.ranges import MoverLimits, MoverStats, RangeRequest, RangeResult
+from modelcache_api.errors import (
+    AccessDeniedError,
+    DiskFailedError,
+    DiskFullError,
+    GrantExpiredError,
+    InvalidSourceError,
+    ModelCacheError,
+    SourceChangedError,
+    SourceLiesError,
+    SourceNotFoundError,
+    SourceUnavailableError,
+)
+from modelcache_node.transfer.addresses import AddressBook, Endpoint, is_allowed, parse_url
+from modelcache_node.transfer.dispatching import Dispatcher, Ticket
+from modelcache_node.transfer.failures import FailureKind, RangeFailedError
+from modelcache_node.transfer.http1 import build_request
+from modelcache_node.transfer.limits import MoverLimits
+from modelcache_node.transfer.memory import memory_limit_bytes
+from modelcache_node.transfer.pacing import (
+    MAX_MISBEHAVIOURS,
+    is_retryable,
+    pause_s,
+    retry_after_s,
+)
+from modelcache_node.transfer.ranges import MoverStats, RangeRequest, RangeResult
+from modelcache_node.transfer.wire import Assignment
 
 #: How long `fetch` goes on asking again. Arbitrary: callers that wait longer ask anew.
 GIVE_UP_AFTER_S = 120.0
+MAX_MOVERS = 8
+
+_ERRORS: dict[FailureKind, type[ModelCacheError]] = {
+    FailureKind.CHANGED: SourceChangedError,
+    FailureKind.EXPIRED: GrantExpiredError,
+    FailureKind.DENIED: AccessDeniedError,
+    FailureKind.NOT_FOUND: SourceNotFoundError,
+    FailureKind.REFUSED: InvalidSourceError,
+    FailureKind.MISBEHAVED: SourceLiesError,
+    FailureKind.DISK_FULL: DiskFullError,
+    FailureKind.DISK_FAILED: DiskFailedError,
+}
 
 
 class Movers:
     """Worker processes and the queue before them. An async context manager.
 
-    Belongs to one event loop. Its mutable state: the queue, the workers, and per origin how many
-    ranges may be under way.
+    Belongs to one event loop.
     """
 
     def __init__(
@@ -34,6 +73,7 @@ class Movers:
         download_limit_bytes_per_s: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
+        allows: Callable[[str], bool] = is_allowed,
     ) -> None:
         """Start nothing yet.
 
@@ -43,12 +83,24 @@ class Movers:
             download_limit_bytes_per_s: Bound on all of them together, over seconds; None: none.
             clock: Monotonic seconds.
             uniform: Randomness of back-off.
+            allows: Whether an address may be connected to.
         """
-        raise NotImplementedError
+        self._count = count or default_count(os.cpu_count() or 1)
+        self._clock = clock
+        self._uniform = uniform
+        self._book = AddressBook(clock=clock, allows=allows)
+        self._dispatcher = Dispatcher(
+            self._count,
+            limits or default_limits(memory_limit_bytes(), self._count),
+            bytes_per_s=download_limit_bytes_per_s,
+            clock=clock,
+            uniform=uniform,
+        )
 
     async def __aenter__(self) -> Self:
         """Start the workers; does not wait until they are up."""
-        raise NotImplementedError
+        self._dispatcher.start()
+        return self
 
     async def __aexit__(
         self,
@@ -57,12 +109,12 @@ class Movers:
         trace: TracebackType | None,
     ) -> None:
         """Stop and reap the workers, so that their CPU time counts as our children's."""
-        raise NotImplementedError
+        await self._dispatcher.stop()
 
     @property
     def max_outstanding(self) -> int:
         """Fetches that keep every connection busy; more wait in the queue."""
-        raise NotImplementedError
+        return self._dispatcher.depth * self._count
 
     async def fetch(
         self,
@@ -84,8 +136,107 @@ class Movers:
             SourceNotFoundError, AccessDeniedError, InvalidSourceError: retrying does not help.
             SourceUnavailableError: given up; the origin may be back later.
             DiskFullError, DiskFailedError: our side.
+            OSError: the request's file cannot be opened or written.
         """
-        raise NotImplementedError
+        endpoint, target = parse_url(request.grant.url)
+        head = _request_head(request, endpoint, target)
+        ask_again_until: float | None = None
+        failures = 0
+        while True:
+            try:
+                return await self._attempt(request, endpoint, head)
+            except RangeFailedError as e:
+                failures += 1
+                if not is_retryable(e.kind) or (
+                    e.kind is FailureKind.MISBEHAVED and failures >= MAX_MISBEHAVIOURS
+                ):
+                    raise _to_error(e, target) from e
+                failure = e
+            wait_s = self._pause(failure, failures, endpoint)
+            now = self._clock()
+            if ask_again_until is None and give_up_after_s is not None:
+                ask_again_until = now + give_up_after_s
+            if ask_again_until is not None and now + wait_s > ask_again_until:
+                raise _to_error(failure, target, retry_after_s=wait_s) from failure
+            if on_retry is not None:
+                on_retry(failure.message)
+            await asyncio.sleep(wait_s)
 
     def stats(self) -> MoverStats:
-        raise NotImplementedError
+        return self._dispatcher.stats()
+
+    async def _attempt(self, request: RangeRequest, endpoint: Endpoint, head: bytes) -> RangeResult:
+        try:
+            addresses = await self._book.addresses_of(endpoint)
+        except SourceUnavailableError as e:
+            raise RangeFailedError(FailureKind.UNAVAILABLE, str(e)) from e
+        assignment = Assignment(
+            id=self._dispatcher.next_id(),
+            scheme=endpoint.scheme,
+            host=endpoint.host,
+            port=endpoint.port,
+            trust=self._dispatcher.trust_profile(request.ca_pem),
+            addresses=addresses,
+            request=head.decode("latin-1"),
+            path=None if request.path is None else os.fspath(request.path),
+            offset=request.offset,
+            length=request.length,
+            validator=request.validator,
+            total_bytes=request.total_bytes,
+            wants_crc64nvme=request.want_crc64nvme,
+        )
+        done = await self._dispatcher.carry(Ticket(assignment, request.priority))
+        return RangeResult(
+            done.crc32c,
+            done.crc64nvme,
+            request.length,
+            done.validator,
+            done.total_bytes,
+            done.seconds,
+        )
+
+    def _pause(self, failure: RangeFailedError, failures: int, endpoint: Endpoint) -> float:
+        if failure.kind is FailureKind.UNAVAILABLE:
+            self._book.forget(endpoint)
+        asked_s = retry_after_s(failure.retry_after, dt.datetime.now(dt.UTC))
+        budget_s = self._dispatcher.spend_retry(endpoint)
+        return max(pause_s(failures, asked_s, self._uniform), budget_s)
+
+
+def default_count(n_cores: int) -> int:
+    """One mover per two cores: the other half is for the origin's TLS, the disk and the pods."""
+    return max(1, min(MAX_MOVERS, n_cores // 2))
+
+
+def default_limits(memory_bytes: int | None, count: int) -> MoverLimits:
+    """With a memory limit, an eighth of it may be dirty and a quarter stay cached."""
+    if memory_bytes is None:
+        return MoverLimits()
+    dirty_bytes = min(MoverLimits().dirty_bytes, memory_bytes // 8 // count)
+    return MoverLimits(dirty_bytes=dirty_bytes, keep_cached_bytes=memory_bytes // 4 // count)
+
+
+def _request_head(request: RangeRequest, endpoint: Endpoint, target: str) -> bytes:
+    last = request.offset + request.length - 1
+    try:
+        return build_request(
+            target,
+            endpoint.host_header,
+            request.grant.headers,
+            span=(request.offset, last) if request.length else None,
+            validator=request.validator,
+        )
+    except ValueError as e:
+        raise InvalidSourceError(str(e)) from e
+
+
+def _to_error(
+    failure: RangeFailedError, target: str, *, retry_after_s: float | None = None
+) -> Exception:
+    """What callers see. The object is named by its path: a query may be a signature."""
+    message = f"{target.partition('?')[0]}: {failure.message}"
+    if failure.kind is FailureKind.FILE_UNUSABLE:
+        return OSError(failure.message)
+    if failure.kind in _ERRORS and retry_after_s is None:
+        return _ERRORS[failure.kind](message)
+    return SourceUnavailableError(message, retry_after_s=retry_after_s)

@@ -7,8 +7,6 @@ A range is one HTTP request for part of one object, written to its place in a fi
 import os
 from dataclasses import dataclass, field
 
-from modelcache_api.units import KIB, MIB
-
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -72,31 +70,6 @@ class RangeResult:
     validator: str | None
     total_bytes: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class MoverLimits:
-    """Bounds that hold inside one mover.
-
-    Attributes:
-        connections: Open connections, all origins together.
-        connect_timeout_s: TCP and TLS handshakes together.
-        inactivity_timeout_s: A connection that brings no byte for this long is given up.
-        min_bytes_per_s: A connection slower than this over `speed_window_s` is given up.
-        buffer_bytes: The one receive buffer. About a core's L2 cache: larger is slower.
-        dirty_bytes: Written bytes that may be on their way to the disk; beyond it, writing waits.
-        keep_cached_bytes: Written bytes left in the page cache; older ones are dropped.
-            None leaves that to the kernel.
-    """
-
-    connections: int = 8
-    connect_timeout_s: float = 10.0  # arbitrary; above two lost SYNs (1 s + 2 s)
-    inactivity_timeout_s: float = 30.0  # arbitrary; above S3's usual pauses
-    min_bytes_per_s: int = 16 * KIB  # arbitrary; far below a share of any useful line
-    speed_window_s: float = 60.0  # arbitrary
-    buffer_bytes: int = MIB
-    dirty_bytes: int = 256 * MIB
-    keep_cached_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
