@@ -79,10 +79,7 @@ class Snapshot:
         """Take a new state of one object."""
         name = _name(body)
         version = int(body["metadata"]["resourceVersion"])
-        known = max(
-            self._versions.get((kind.plural, name), -1), self._graves.get((kind.plural, name), -1)
-        )
-        if version <= known:
+        if version <= self._newest(kind, name):
             return set()
         try:
             view = _parse(kind, body)
@@ -97,7 +94,7 @@ class Snapshot:
         """Take the end of one object."""
         name = _name(body)
         version = int(body["metadata"]["resourceVersion"])
-        if version < self._versions.get((kind.plural, name), -1):
+        if version < self._newest(kind, name):
             return set()  # the end of one that has been made again since
         self._graves[kind.plural, name] = version
         return self._forget(kind, name)
@@ -118,6 +115,11 @@ class Snapshot:
             key: at for key, at in self._graves.items() if key[0] != kind.plural or at > version
         }
         return concerned
+
+    def _newest(self, kind: Kind, name: Name) -> int:
+        """The newest version heard of, alive or dead; -1 where there is none."""
+        key = (kind.plural, name)
+        return max(self._versions.get(key, -1), self._graves.get(key, -1))
 
     # -- which keys a change concerns
 
