@@ -59,6 +59,8 @@ class TokenReviewer:
             AccessDeniedError: not a valid token, not for agents, or not of a pod on this node.
             UnavailableError: the API server could not be asked; try again.
         """
+        if not token:
+            raise AccessDeniedError("no token")
         key = hashlib.sha256(token.encode()).digest()
         known = self._known.get(key)
         if known and self._clock() < known[0]:
