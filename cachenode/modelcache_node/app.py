@@ -16,7 +16,6 @@ from aiohttp import web
 
 from modelcache_api.messages import NodeReport
 from modelcache_node.caching.cache import Cache
-from modelcache_node.caching.capacity import Capacity
 from modelcache_node.membership.api_server import ApiServer
 from modelcache_node.membership.kubernetes import CacheNodeMembership
 from modelcache_node.membership.tokens import TokenReviewer
@@ -78,7 +77,7 @@ async def run_agent(options: AgentOptions) -> None:
 
 async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> Cache:
     store = await asyncio.to_thread(
-        Store.open, options.data_dir, now=_now, allow_any_disk=options.allow_any_disk
+        Store.open, options.data_dir, allow_any_disk=options.allow_any_disk
     )
     stack.callback(store.close)
     movers = await stack.enter_async_context(
@@ -87,9 +86,14 @@ async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> Cache:
             download_limit_bytes_per_s=options.download_limit_bytes_per_s,
         )
     )
-    capacity = Capacity(store, limit_bytes=options.capacity_bytes)
     cache = Cache(
-        store, movers, capacity, now=_now, clock=time.monotonic, version=version("modelcache")
+        store,
+        movers,
+        capacity_bytes=options.capacity_bytes,
+        needs_lease_report=options.node_name is not None,
+        now=_now,
+        clock=time.monotonic,
+        version=version("modelcache"),
     )
     stack.push_async_callback(cache.close)
     return cache

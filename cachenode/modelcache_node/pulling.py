@@ -73,9 +73,7 @@ class Puller:
         source = GrantedSource(self._options)
         objects = await source.objects()
         self._to.mkdir(parents=True, exist_ok=True)
-        store = await asyncio.to_thread(
-            Store.open, self._to / STATE_DIR, now=self._now, allow_any_disk=True
-        )
+        store = await asyncio.to_thread(Store.open, self._to / STATE_DIR, allow_any_disk=True)
         try:
             ca_file = self._options.ca_file
             resolution = await resolve(

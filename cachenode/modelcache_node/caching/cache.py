@@ -10,17 +10,11 @@ Guarantees:
 """
 
 import asyncio
-import logging
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 
-from modelcache_api.errors import (
-    InvalidRequestError,
-    ModelCacheError,
-    NotProvedError,
-    SourceChangedError,
-)
+from modelcache_api.cache_node import CacheNodeSpec
+from modelcache_api.errors import InvalidRequestError, ModelCacheError
 from modelcache_api.messages import (
     Hello,
     LeaseAnswer,
@@ -29,33 +23,24 @@ from modelcache_api.messages import (
     LeaseState,
     ListedObject,
     NodeReport,
+    ProofReport,
     RevisionReport,
     VerifyReport,
-    WantedReport,
 )
 from modelcache_api.names import tree_path
 from modelcache_api.reasons import Reason
 from modelcache_node.caching.capacity import Capacity
+from modelcache_node.caching.eviction import Held
 from modelcache_node.caching.fetches import Fetch
-from modelcache_node.caching.reporting import Failure, report_revision
+from modelcache_node.caching.reporting import Facts, Failure, report_revision
 from modelcache_node.caching.resolving import resolve
+from modelcache_node.caching.waiting import Waiting
+from modelcache_node.store.index import Proof
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
 
-_LOG = logging.getLogger(__name__)
-
-#: A volume that waits asks again within the kubelet's back-off of 2 min 2 s plus one call's two
-#: minutes; one that has not for this long is gone.
-WANTED_S = 600.0
 #: Failures remembered for reports. Arbitrary.
 MAX_FAILURES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    request: LeaseRequest
-    since: float
-    renewed_at: float
 
 
 class Cache:
@@ -65,22 +50,30 @@ class Cache:
         self,
         store: Store,
         movers: Movers,
-        capacity: Capacity,
         *,
+        capacity_bytes: int | None,
+        needs_lease_report: bool,
         now: Callable[[], float],
         clock: Callable[[], float],
         version: str,
     ) -> None:
-        """`now` is the wall clock, `clock` monotonic; both in seconds."""
+        """`now` is the wall clock, `clock` monotonic; both in seconds.
+
+        `needs_lease_report`: a CSI plugin mounts from here, so nothing may be evicted before it
+        has told its mounts.
+        """
         self._store = store
         self._movers = movers
-        self._capacity = capacity
         self._now = now
         self._clock = clock
         self._version = version
+        self._capacity = Capacity(store, limit_bytes=capacity_bytes, held=self._held)
+        if not needs_lease_report:
+            self._capacity.allow_evictions()
         self._fetches: dict[str, Fetch] = {}
         self._failures: OrderedDict[str, Failure] = OrderedDict()
-        self._wanted: dict[str, _Wanted] = {}
+        self._waiting = Waiting(now)
+        self._wishes: dict[str, bool] = {}
         self._changed = asyncio.Event()
 
     async def close(self) -> None:
@@ -91,20 +84,23 @@ class Cache:
     # -- sessions
 
     async def begin(self, hello: Hello, objects: Sequence[ListedObject]) -> Fetch:
-        """Resolve a listing, record its proof, and join or start the fetch of its revision."""
+        """Resolve a listing, record its proof, and join or start the fetch of its revision.
+
+        Raises what `resolve` raises.
+        """
         resolution = await resolve(
             objects, self._movers, namespace=hello.namespace, ca_pem=hello.ca_pem
         )
         revision = await asyncio.to_thread(self._store.revisions.put_manifest, resolution.manifest)
-        await asyncio.to_thread(
-            self._store.index.put_proof,
-            namespace=hello.namespace,
-            model_cache=hello.model_cache,
-            model_cache_uid=hello.model_cache_uid,
-            request=hello.request,
-            revision=revision,
-            at=self._now(),
+        proof = Proof(
+            hello.namespace,
+            hello.model_cache,
+            hello.model_cache_uid,
+            hello.request,
+            revision,
+            self._now(),
         )
+        await asyncio.to_thread(self._store.index.put_proof, proof)
         fetch = self._fetches.get(revision)
         if fetch is None:
             fetch = Fetch(
@@ -127,8 +123,6 @@ class Cache:
             self._failures[fetch.revision] = Failure(error.reason, str(error))
             while len(self._failures) > MAX_FAILURES:
                 self._failures.popitem(last=False)
-            if isinstance(error, SourceChangedError):
-                self._store.abandon(fetch.revision)
         self._pulse()
 
     # -- leases
@@ -151,8 +145,9 @@ class Cache:
     async def _try_lease(self, volume_id: str, wish: LeaseRequest) -> LeaseAnswer:
         revision = self._proved_revision(wish)
         if revision is None or not self._store.is_complete(revision):
-            self._want(volume_id, wish)
-            return self._waiting(revision)
+            if self._waiting.want(volume_id, wish):
+                self._pulse()
+            return self._not_yet(revision)
         await asyncio.to_thread(
             self._store.index.put_lease,
             volume_id,
@@ -162,7 +157,7 @@ class Cache:
             pod_uid=wish.pod_uid,
             at=self._now(),
         )
-        if self._wanted.pop(volume_id, None):
+        if self._waiting.forget(volume_id):
             self._pulse()
         return LeaseAnswer(
             state=LeaseState.READY,
@@ -173,29 +168,22 @@ class Cache:
         )
 
     def _proved_revision(self, wish: LeaseRequest) -> str | None:
-        """The revision a wish is for, if its namespace has a proof of it.
-
-        Raises:
-            NotProvedError: a revision is named that the namespace holds no proof of.
-        """
-        proofs = [
-            proof
-            for proof in self._store.index.proofs()
-            if proof.namespace == wish.namespace
-            and (
-                proof.revision == wish.revision
-                if wish.revision
-                else proof.model_cache_uid == wish.model_cache_uid
-                if wish.model_cache_uid
-                else proof.model_cache == wish.model_cache
-            )
-        ]
-        if proofs:
-            return max(proofs, key=lambda proof: proof.at).revision
+        """The newest revision that a wish may mean and its namespace has a proof of."""
+        for proof in reversed(self._store.index.proofs):
+            if proof.namespace != wish.namespace:
+                continue
+            if wish.revision:
+                is_meant = proof.revision == wish.revision
+            elif wish.model_cache_uid:
+                is_meant = proof.model_cache_uid == wish.model_cache_uid
+            else:
+                is_meant = proof.model_cache == wish.model_cache
+            if is_meant:
+                return proof.revision
         return None
 
-    def _waiting(self, revision: str | None) -> LeaseAnswer:
-        if revision is None:
+    def _not_yet(self, revision: str | None) -> LeaseAnswer:
+        if revision is None or revision not in self._store.revisions.revisions():
             return LeaseAnswer(
                 state=LeaseState.WAITING,
                 reason=Reason.NOT_PROVED,
@@ -213,17 +201,10 @@ class Cache:
             bytes_per_s=fetch.bytes_per_s if fetch else 0.0,
         )
 
-    def _want(self, volume_id: str, wish: LeaseRequest) -> None:
-        now = self._now()
-        known = self._wanted.get(volume_id)
-        self._wanted[volume_id] = _Wanted(wish, known.since if known else now, now)
-        if known is None:
-            self._pulse()
-
     async def release(self, volume_id: str) -> None:
         """Forget a volume: its lease, or that it waits. Idempotent."""
-        self._wanted.pop(volume_id, None)
-        await asyncio.to_thread(self._store.index.delete_lease, volume_id)
+        self._waiting.forget(volume_id)
+        await asyncio.to_thread(self._store.index.delete_lease, volume_id, self._now())
         self._pulse()
 
     async def replace_leases(self, report: LeaseReport) -> None:
@@ -234,16 +215,20 @@ class Cache:
 
     # -- what people and the operator ask for
 
+    async def follow(self, spec: CacheNodeSpec) -> None:
+        """Take the operator's wish: what to keep, and what to pin."""
+        self._wishes = {model.revision: model.pinned for model in spec.models}
+        self._pulse()
+
     async def verify(self, revision: str) -> VerifyReport:
-        """Read a revision again; corrupt chunks are dropped, and fetched again where a session
-        still grants them.
-        """
+        """Read a revision again; corrupt chunks are dropped, to be fetched by the next session."""
         self._known(revision)
-        n_chunks, corrupt = await asyncio.to_thread(self._store.verify, revision)
+        n_chunks, n_corrupt = await asyncio.to_thread(self._store.verify, revision)
+        self._pulse()
         return VerifyReport(
             revision=revision,
             chunks=n_chunks,
-            corrupt=corrupt,
+            corrupt=n_corrupt,
             repaired=0,
             state=self._report(revision).state,
         )
@@ -263,20 +248,96 @@ class Cache:
         return report.model_copy(update={"bytes_present": 0, "reason": Reason.EVICTED})
 
     async def pin(self, revision: str, *, pinned: bool) -> RevisionReport:
+        """Keep a revision from eviction, or let it go again."""
         self._known(revision)
         await asyncio.to_thread(self._store.index.set_pinned, revision, pinned=pinned)
         self._pulse()
         return self._report(revision)
 
     def _known(self, revision: str) -> RevisionReport:
-        if revision not in self._store.revisions.list():
-            raise InvalidRequestError(f"this node has no revision {revision[:80]!r}")
+        self._store.revisions.manifest(revision)  # raises for an unknown one
         return self._report(revision)
 
     # -- reports
 
-    def report(self) -> NodeReport: ...
+    def report(self) -> NodeReport:
+        """What this node's agent says of itself. Cheap; touches no disk but for its size."""
+        return NodeReport(
+            version=self._version,
+            boot_id=str(self._store.boot_id),
+            store_id=str(self._store.store_id),
+            capacity_bytes=self._capacity.capacity_bytes,
+            used_bytes=self._capacity.used_bytes,
+            reserved_bytes=self._capacity.reserved_bytes,
+            leases_reported=self._capacity.evictions_allowed,
+            revisions=[self._report(one) for one in self._store.revisions.revisions()],
+            proofs=[
+                ProofReport(
+                    namespace=proof.namespace,
+                    model_cache=proof.model_cache,
+                    model_cache_uid=proof.model_cache_uid,
+                    request=proof.request,
+                    revision=proof.revision,
+                    at=proof.at,
+                )
+                for proof in self._store.index.proofs
+            ],
+            wanted=self._waiting.report(),
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Counters and gauges, by name without prefix."""
+        moved = self._movers.stats()
+        return {
+            "capacity_bytes": self._capacity.capacity_bytes,
+            "used_bytes": self._capacity.used_bytes,
+            "reserved_bytes": self._capacity.reserved_bytes,
+            "leases": len(self._store.index.leases),
+            "fetches": len(self._fetches),
+            "received_bytes_total": moved.bytes_received,
+            "ranges_total": moved.ranges,
+            "retries_total": moved.retries,
+            "throttled_total": moved.throttled,
+            "mover_restarts_total": moved.restarts,
+            "mover_cpu_seconds_total": moved.cpu_seconds,
+        }
+
+    def _report(self, revision: str) -> RevisionReport:
+        fetch = self._fetches.get(revision)
+        index = self._store.index
+        return report_revision(
+            Facts(
+                self._store.revisions.manifest(revision),
+                is_complete=self._store.is_complete(revision),
+                bytes_on_disk=0 if fetch else self._store.bytes_present(revision),
+                leases=sum(leased == revision for leased in index.leases.values()),
+                pinned=self._is_pinned(revision),
+                last_used_at=index.last_used.get(revision),
+                tally=fetch.tally if fetch else None,
+                has_sessions=bool(fetch and fetch.grants.has_sessions),
+                failure=self._failures.get(revision),
+            )
+        )
+
+    def _held(self) -> Iterator[Held]:
+        """Revisions of this node as evictions see them."""
+        leases = Counter(self._store.index.leases.values())
+        for revision in self._store.revisions.revisions():
+            blobs = self._store.revisions.manifest(revision).blobs
+            yield Held(
+                revision,
+                {key: self._store.blobs.allocated_bytes(key) for key in blobs},
+                self._store.index.last_used.get(revision, 0.0),
+                is_wished=revision in self._wishes,
+                is_held=bool(leases[revision])
+                or self._is_pinned(revision)
+                or revision in self._fetches,
+            )
+
+    def _is_pinned(self, revision: str) -> bool:
+        return revision in self._store.index.pins or self._wishes.get(revision, False)
 
     def _pulse(self) -> None:
+        """Wake whoever waits for a change."""
         self._changed.set()
         self._changed = asyncio.Event()

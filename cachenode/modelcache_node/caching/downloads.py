@@ -12,24 +12,33 @@ Guarantees:
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from modelcache_api.chunks import chunk_range
 from modelcache_api.errors import (
     GrantExpiredError,
     IntegrityMismatchError,
+    ModelCacheError,
 )
 from modelcache_api.manifest import ChecksumAlgorithm
 from modelcache_node.caching.grants import GrantPool
 from modelcache_node.caching.ordering import fetch_order
 from modelcache_node.caching.resolving import BlobSource, Resolution, to_grant
-from modelcache_node.store.blobs import BlobStore, PartialBlob
+from modelcache_node.store.blobs import BlobStore
+from modelcache_node.store.partial_blob import PartialBlob
 from modelcache_node.transfer.movers import Movers
-from modelcache_node.transfer.ranges import RangeRequest
+from modelcache_node.transfer.ranges import RangeRequest, RangeResult
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: How often a blob whose checksum disagrees is mended before the source is called broken.
 MAX_MENDS = 2
+#: Between looks at a blob that another revision's download is at. Arbitrary; blobs take seconds.
+SHARED_BLOB_PAUSE_S = 0.5
 
 
 @dataclass(slots=True)
@@ -53,7 +62,6 @@ class _Blob:
     missing: deque[int]
     n_in_flight: int = 0
     n_mends: int = 0
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class Download:
@@ -107,13 +115,26 @@ class Download:
             self._n_unsealed -= 1
             self._pulse()
             return
-        partial = await asyncio.to_thread(
-            self._blobs.open_partial, source.file.blob, source.file.size_bytes, source.provider_id
-        )
+        partial = await self._open_partial(source)
         missing = deque(partial.missing())
         self.tally.bytes_present += source.file.size_bytes - _missing_bytes(source, missing)
         self._queue.append(_Blob(source, partial, missing))
         self._pulse()
+
+    async def _open_partial(self, source: BlobSource) -> PartialBlob:
+        """Open a blob, waiting for another revision's download that is at it."""
+        file = source.file
+        while self._blobs.is_open(file.blob):  # noqa: ASYNC110 - a thread closes it
+            await asyncio.sleep(SHARED_BLOB_PAUSE_S)
+        opening = _in_thread(
+            self._blobs.open_partial, file.blob, file.size_bytes, source.provider_id
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with suppress(ModelCacheError):
+                (await opening).close()
+            raise
 
     async def _work(self) -> None:
         while self._n_unsealed:
@@ -134,30 +155,10 @@ class Download:
                 yield entry
 
     async def _fetch(self, entry: _Blob, index: int) -> None:
-        file = entry.source.file
-        offset, length = chunk_range(index, file.size_bytes)
+        offset, length = chunk_range(index, entry.source.file.size_bytes)
         entry.n_in_flight += 1
         try:
-            while True:
-                grant = await self._grants.get(file.blob)
-                try:
-                    result = await self._movers.fetch(
-                        RangeRequest(
-                            path=entry.partial.data_path,
-                            offset=offset,
-                            length=length,
-                            grant=to_grant(grant),
-                            validator=entry.source.validator,
-                            total_bytes=file.size_bytes,
-                            ca_pem=self._resolution.ca_pem,
-                            want_crc64nvme=_wants_crc64nvme(entry.source),
-                        ),
-                        give_up_after_s=None,
-                        on_retry=self._note_retry,
-                    )
-                    break
-                except GrantExpiredError:
-                    self._grants.reject(file.blob, grant)
+            result = await self._fetch_range(entry, offset, length)
         except BaseException:
             entry.missing.appendleft(index)
             raise
@@ -169,10 +170,38 @@ class Download:
         self.tally.bytes_from_origin += length
         self.tally.note = None
 
+    async def _fetch_range(self, entry: _Blob, offset: int, length: int) -> RangeResult:
+        """One range, by whichever grant is live; waits for one, and for the origin."""
+        file = entry.source.file
+        while True:
+            grant = await self._grants.get(file.blob)
+            try:
+                return await self._movers.fetch(
+                    RangeRequest(
+                        path=entry.partial.data_path,
+                        offset=offset,
+                        length=length,
+                        grant=to_grant(grant),
+                        validator=entry.source.validator,
+                        total_bytes=file.size_bytes,
+                        ca_pem=self._resolution.ca_pem,
+                        want_crc64nvme=_wants_crc64nvme(entry.source),
+                    ),
+                    give_up_after_s=None,
+                    on_retry=self._note_retry,
+                )
+            except GrantExpiredError:
+                self._grants.reject(file.blob, grant)
+
     async def _seal(self, entry: _Blob) -> None:
         entry.n_in_flight += 1  # so that nobody else seals it
         try:
-            await asyncio.to_thread(entry.partial.seal, entry.source.file.checksum)
+            sealing = _in_thread(entry.partial.seal, entry.source.file.checksum)
+            try:
+                await asyncio.shield(sealing)
+            except asyncio.CancelledError:  # its journal must stay open until the thread is done
+                await asyncio.wait({sealing})
+                raise
         except IntegrityMismatchError:
             entry.n_mends += 1
             if entry.n_mends > MAX_MENDS:
@@ -183,6 +212,7 @@ class Download:
             entry.n_in_flight -= 1
         else:
             self._queue.remove(entry)
+            entry.partial.close()
             self._n_unsealed -= 1
         self._pulse()
 
@@ -193,6 +223,10 @@ class Download:
     def _pulse(self) -> None:
         self._wake.set()
         self._wake = asyncio.Event()
+
+
+def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[T]:
+    return asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
 
 
 def _missing_bytes(source: BlobSource, missing: deque[int]) -> int:

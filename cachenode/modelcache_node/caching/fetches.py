@@ -8,7 +8,7 @@ Guarantees:
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from modelcache_api.errors import DiskFullError, ModelCacheError
 from modelcache_api.messages import Done, ListedObject, ObjectGrant, Progress
@@ -47,6 +47,7 @@ class Fetch:
         self._store = store
         self._movers = movers
         self._capacity = capacity
+        self._now = now
         self._clock = clock
         self._download = self._new_download()
         self._began_at = clock()
@@ -81,9 +82,7 @@ class Fetch:
         self._task.cancel()
         await asyncio.wait({self._task})
 
-    def grants_by_blob(
-        self, objects: Sequence[ListedObject]
-    ) -> Mapping[str, tuple[str, ObjectGrant]]:
+    def grants_by_blob(self, objects: Sequence[ListedObject]) -> dict[str, tuple[str, ObjectGrant]]:
         """What a session's listing brings: (path, grant) by blob."""
         blob_of = {file.path: file.blob for file in self.resolution.manifest.files}
         return {blob_of[listed.path]: (listed.path, listed.grant) for listed in objects}
@@ -114,6 +113,7 @@ class Fetch:
                     await asyncio.sleep(DISK_FULL_PAUSE_S)
                     self._download = self._new_download(self.tally)
             await asyncio.to_thread(self._store.revisions.publish, self.revision)
+            await asyncio.to_thread(self._store.index.touch, self.revision, self._now())
         tally = self.tally
         seconds = self._clock() - self._began_at
         _LOG.info("%s: %d bytes in %.1f s", self.revision, manifest.size_bytes, seconds)

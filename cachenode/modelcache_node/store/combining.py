@@ -1,0 +1,54 @@
+"""CRCs of file ranges, and of wholes from their parts."""
+
+import os
+from collections.abc import Iterable
+
+from awscrt import checksums
+
+from modelcache_api.chunks import chunk_range
+from modelcache_api.manifest import ChecksumAlgorithm
+from modelcache_api.units import MIB
+
+#: Read buffer. About a core's second-level cache; larger is slower.
+BUFFER_BYTES = MIB
+
+_CRC = {
+    ChecksumAlgorithm.CRC32C: (checksums.crc32c, checksums.combine_crc32c, 8),
+    ChecksumAlgorithm.CRC64NVME: (checksums.crc64nvme, checksums.combine_crc64nvme, 16),
+}
+
+
+def combine(algorithm: ChecksumAlgorithm, parts: Iterable[tuple[int, int]]) -> str:
+    """The CRC of a whole, as a checksum's value, from (CRC, bytes) of its parts in order."""
+    _, combine_two, digits = _CRC[algorithm]
+    crc = 0
+    for part, length in parts:
+        crc = combine_two(crc, part, length)
+    return f"{crc:0{digits}x}"
+
+
+def chunk_crcs(
+    fd: int, index: int, size_bytes: int, *, with_crc64nvme: bool = False
+) -> tuple[int, int]:
+    """(CRC32C, CRC64/NVME or 0) of one chunk as it is in the file now."""
+    crc32c = crc64nvme = 0
+    for piece in pieces(fd, *chunk_range(index, size_bytes)):
+        crc32c = checksums.crc32c(piece, crc32c)
+        if with_crc64nvme:
+            crc64nvme = checksums.crc64nvme(piece, crc64nvme)
+    return crc32c, crc64nvme
+
+
+def pieces(fd: int, offset: int, length: int) -> Iterable[memoryview]:
+    """A range of a file, a buffer at a time; a piece is valid until the next is asked for.
+
+    A file that ends early yields less than `length`.
+    """
+    view = memoryview(bytearray(min(BUFFER_BYTES, length)))
+    end = offset + length
+    while offset < end:
+        n_read = os.preadv(fd, [view[: end - offset]], offset)
+        if n_read == 0:
+            return
+        yield view[:n_read]
+        offset += n_read

@@ -1,0 +1,203 @@
+"""What the store remembers beside bytes: leases, pins, last use, proofs. One SQLite file.
+
+``state.db``, schema version 1 (``PRAGMA user_version``). Every call is one transaction, synced.
+A database that cannot be read is moved aside and begun anew: leases come back by the plugin's
+report, proofs by the next Jobs. Usable from several threads.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+#: Proofs kept per (namespace, ModelCache uid), the newest; older revisions may still be named.
+PROOFS_PER_MODEL_CACHE = 8
+#: Proofs in all. Arbitrary, far above what a node's tenants have.
+MAX_PROOFS = 10_000
+
+_SCHEMA = """
+CREATE TABLE uses (revision TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE pins (revision TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE leases (
+    volume_id TEXT PRIMARY KEY, revision TEXT NOT NULL, namespace TEXT NOT NULL,
+    pod_name TEXT NOT NULL, pod_uid TEXT NOT NULL, at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE proofs (
+    namespace TEXT NOT NULL, model_cache TEXT NOT NULL, model_cache_uid TEXT NOT NULL,
+    request TEXT NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (namespace, model_cache, model_cache_uid, request, revision)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A namespace's grants could read every object of a revision; `at` in Unix seconds."""
+
+    namespace: str
+    model_cache: str
+    model_cache_uid: str
+    request: str
+    revision: str
+    at: float
+
+
+class Index:
+    """An open ``state.db``. Reads come from memory; writes go to both."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._lock = threading.Lock()
+        self.leases: dict[str, str] = dict(
+            connection.execute("SELECT volume_id, revision FROM leases").fetchall()
+        )
+        self.pins: set[str] = {row[0] for row in connection.execute("SELECT revision FROM pins")}
+        self.last_used: dict[str, float] = dict(
+            connection.execute("SELECT revision, at FROM uses").fetchall()
+        )
+        self.proofs: tuple[Proof, ...] = self._read_proofs()
+
+    @classmethod
+    def open(cls, path: Path) -> "Index":
+        """Open or begin the database at `path`."""
+        try:
+            return cls(_connect(path))
+        except sqlite3.DatabaseError:
+            for suffix in ("", "-wal", "-shm"):
+                damaged = path.with_name(path.name + suffix)
+                if damaged.exists():
+                    damaged.replace(path.with_name(f"{path.name}.damaged{suffix}"))
+            return cls(_connect(path))
+
+    def close(self) -> None:
+        self._db.close()
+
+    def put_lease(
+        self,
+        volume_id: str,
+        *,
+        revision: str,
+        namespace: str,
+        pod_name: str,
+        pod_uid: str,
+        at: float,
+    ) -> None:
+        """Record that a volume uses a revision, and that it is used now. Idempotent."""
+        with self._lock, self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?)",
+                (volume_id, revision, namespace, pod_name, pod_uid, at),
+            )
+            self._use(revision, at)
+        self.leases[volume_id] = revision
+
+    def delete_lease(self, volume_id: str, at: float) -> None:
+        """Forget a volume's lease; the revision was used until now. Idempotent."""
+        with self._lock:
+            revision = self.leases.pop(volume_id, None)
+            if revision is None:
+                return
+            with self._db:
+                self._db.execute("DELETE FROM leases WHERE volume_id = ?", (volume_id,))
+                self._use(revision, at)
+
+    def replace_leases(self, leases: Mapping[str, str], at: float) -> None:
+        """These, by volume, are all the leases there are."""
+        with self._lock, self._db:
+            self._db.execute("DELETE FROM leases")
+            self._db.executemany(
+                "INSERT INTO leases VALUES (?, ?, '', '', '', ?)",
+                [(volume_id, revision, at) for volume_id, revision in leases.items()],
+            )
+            for revision in set(leases.values()):
+                self._use(revision, at)
+        self.leases = dict(leases)
+
+    def touch(self, revision: str, at: float) -> None:
+        """The revision is used, or was brought here, now."""
+        with self._lock, self._db:
+            self._use(revision, at)
+
+    def set_pinned(self, revision: str, *, pinned: bool) -> None:
+        with self._lock, self._db:
+            if pinned:
+                self._db.execute("INSERT OR IGNORE INTO pins VALUES (?)", (revision,))
+                self.pins.add(revision)
+            else:
+                self._db.execute("DELETE FROM pins WHERE revision = ?", (revision,))
+                self.pins.discard(revision)
+
+    def put_proof(self, proof: Proof) -> None:
+        """Record a proof, dropping the oldest beyond the bounds."""
+        with self._lock:
+            with self._db:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        proof.namespace,
+                        proof.model_cache,
+                        proof.model_cache_uid,
+                        proof.request,
+                        proof.revision,
+                        proof.at,
+                    ),
+                )
+                self._db.execute(
+                    "DELETE FROM proofs WHERE (namespace, model_cache, model_cache_uid, at) IN ("
+                    " SELECT namespace, model_cache, model_cache_uid, at FROM proofs"
+                    " WHERE namespace = ? AND model_cache = ? AND model_cache_uid = ?"
+                    " ORDER BY at DESC LIMIT -1 OFFSET ?)",
+                    (
+                        proof.namespace,
+                        proof.model_cache,
+                        proof.model_cache_uid,
+                        PROOFS_PER_MODEL_CACHE,
+                    ),
+                )
+                self._db.execute(
+                    "DELETE FROM proofs WHERE at <= "
+                    "(SELECT at FROM proofs ORDER BY at DESC LIMIT 1 OFFSET ?)",
+                    (MAX_PROOFS,),
+                )
+            self.proofs = self._read_proofs()
+
+    def forget(self, revision: str) -> None:
+        """Drop what is remembered of a revision that is gone; proofs stay: they are of access."""
+        with self._lock, self._db:
+            for table in ("uses", "pins"):
+                self._db.execute(f"DELETE FROM {table} WHERE revision = ?", (revision,))  # noqa: S608 - a constant
+            self.last_used.pop(revision, None)
+            self.pins.discard(revision)
+
+    def _use(self, revision: str, at: float) -> None:
+        self._db.execute("INSERT OR REPLACE INTO uses VALUES (?, ?)", (revision, at))
+        self.last_used[revision] = at
+
+    def _read_proofs(self) -> tuple[Proof, ...]:
+        rows = self._db.execute(
+            "SELECT namespace, model_cache, model_cache_uid, request, revision, at FROM proofs"
+            " ORDER BY at"
+        )
+        return tuple(Proof(*row) for row in rows)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Raises sqlite3.DatabaseError: not our database, or a damaged one."""
+    connection = sqlite3.connect(path, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            with connection:
+                connection.executescript(
+                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                )
+        elif version != SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"schema {version}, not {SCHEMA_VERSION}")
+        return connection
+    except BaseException:
+        connection.close()
+        raise
