@@ -106,6 +106,10 @@ class Dispatcher:
         """Ranges that one worker is given at once."""
         return self._limits.connections * RANGES_PER_CONNECTION
 
+    @property
+    def worker_pids(self) -> list[int]:
+        return [one.process.pid for one in self._workers]
+
     def start(self) -> None:
         """Start the workers; does not wait until they are up."""
         for _ in range(self._count):

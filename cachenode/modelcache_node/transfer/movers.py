@@ -116,6 +116,11 @@ class Movers:
         """Fetches that keep every connection busy; more wait in the queue."""
         return self._dispatcher.depth * self._count
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """Processes at work now, for who measures them."""
+        return self._dispatcher.worker_pids
+
     async def fetch(
         self,
         request: RangeRequest,
@@ -156,7 +161,7 @@ class Movers:
             now = self._clock()
             if ask_again_until is None and give_up_after_s is not None:
                 ask_again_until = now + give_up_after_s
-            if ask_again_until is not None and now + wait_s > ask_again_until:
+            if ask_again_until is not None and now + wait_s >= ask_again_until:
                 raise _to_error(failure, target, retry_after_s=wait_s) from failure
             if on_retry is not None:
                 on_retry(failure.message)
