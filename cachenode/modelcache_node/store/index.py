@@ -64,7 +64,7 @@ class Index:
         """Open or begin the database at `path`."""
         try:
             return cls(_connect(path))
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, _SchemaError):
             for suffix in ("", "-wal", "-shm"):
                 damaged = path.with_name(path.name + suffix)
                 if damaged.exists():
@@ -183,21 +183,28 @@ class Index:
         return tuple(Proof(*row) for row in rows)
 
 
+class _SchemaError(Exception):
+    """A database of another schema."""
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    """Raises sqlite3.DatabaseError: not our database, or a damaged one."""
+    """Raises sqlite3.DatabaseError or _SchemaError: damaged, or not our database."""
     connection = sqlite3.connect(path, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            with connection:
-                connection.executescript(
-                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                )
-        elif version != SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"schema {version}, not {SCHEMA_VERSION}")
+        _ensure_schema(connection)
         return connection
     except BaseException:
         connection.close()
         raise
+
+
+def _ensure_schema(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(
+            f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+    elif version != SCHEMA_VERSION:
+        raise _SchemaError(f"schema {version}, not {SCHEMA_VERSION}")

@@ -145,7 +145,7 @@ def _identify(root: Path) -> UUID:
         strangers = sorted(set(os.listdir(root)) - {"lock", "store_id", "lost+found"})
         if strangers:
             raise InvalidRequestError(
-                f"{root} is not empty and no store (it holds {strangers[0]!r}); use another directory"
+                f"{root} is no store and holds {strangers[0]!r}; use an empty directory"
             )
         write_file(root / "store_id", f"{uuid4()}\n".encode())
         write_file(version, f"{VERSION}\n".encode())  # last: a store is whole or not one
