@@ -17,15 +17,14 @@ from typing import Any
 import kopf
 from aiohttp import web
 
-from modelcache_operator.handlers.explanations import Explanations
-from modelcache_operator.handlers.notes import Notes
 from modelcache_operator.handlers.reconciling import Reconciler
+from modelcache_operator.handlers.sight import Sight
 from modelcache_operator.handlers.snapshot import Key, Snapshot
 from modelcache_operator.handlers.watching import (
     build_registry,
     connection_of,
+    keep_listening,
     keep_resyncing,
-    keep_watching_liveness,
     list_everything,
     wait_for_our_kinds,
     watch_settings,
@@ -61,7 +60,16 @@ async def run(options: Options) -> None:
     client = KubeClient(await load_configuration(options.kubeconfig))
     snapshot = Snapshot()
     queue: WorkQueue[Key] = WorkQueue()
-    reconciler = build_reconciler(client, snapshot, queue, _job_settings(options))
+    sight = Sight(_now())
+    reconciler = Reconciler(
+        snapshot,
+        queue,
+        client,
+        sight=sight,
+        settings=_job_settings(options),
+        now=_now,
+        clock=time.monotonic,
+    )
     ready = asyncio.Event()
     async with contextlib.aclosing(client), _serving_health(options.health_listen, ready):
         await wait_for_our_kinds(client)
@@ -80,26 +88,8 @@ async def run(options: Options) -> None:
             watching,
             queue.run(reconciler.reconcile, workers=options.workers),
             keep_resyncing(client, snapshot, queue),
-            keep_watching_liveness(snapshot, queue, _now),
+            keep_listening(client, snapshot, sight, queue, _now),
         )
-
-
-def build_reconciler(
-    client: KubeClient,
-    snapshot: Snapshot,
-    queue: WorkQueue[Key],
-    settings: Callable[[], JobSettings],
-) -> Reconciler:
-    return Reconciler(
-        snapshot,
-        queue,
-        client,
-        explanations=Explanations(client),
-        notes=Notes(client, now=_now),
-        settings=settings,
-        now=_now,
-        clock=time.monotonic,
-    )
 
 
 async def _run_with(leader: Any, *followers: Any) -> None:

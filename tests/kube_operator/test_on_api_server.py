@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from modelcache_api.names import ANNOTATION_NODE, ANNOTATION_REQUEST
 from support.cluster_objects import REVISION, held, model_cache, node, stamp
 from support.control_plane import ApiServer, RefusedError, control_plane
 from support.tools import etcd, kube_apiserver
+from support.wire import Wire, wire_to
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -62,14 +64,26 @@ def api(tmp_path_factory) -> Iterator[ApiServer]:
 
 
 @pytest.fixture(scope="module")
-def operator(api, tmp_path_factory) -> Iterator[subprocess.Popen]:
+def wire(api) -> Iterator[Wire]:
+    """The operator's way to the API server."""
+    where = urllib.parse.urlsplit(api.url)
+    assert where.hostname
+    assert where.port
+    with wire_to(where.hostname, where.port) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="module")
+def operator(api, wire, tmp_path_factory) -> Iterator[subprocess.Popen]:
     folder = tmp_path_factory.mktemp("operator")
     ca = folder / "ca.crt"
     ca.write_text("-----BEGIN CERTIFICATE-----\n")
+    kubeconfig = api.kubeconfig(folder / "kubeconfig")
+    kubeconfig.write_text(kubeconfig.read_text().replace(api.url, f"https://127.0.0.1:{wire.port}"))
     command = [
         *(sys.executable, "-m", "modelcache_operator", "--image=registry.example/modelcache:1"),
         *("--agent-host=10.96.0.7", "--agent-port=7443", f"--agent-ca-file={ca}"),
-        *("--health-listen=127.0.0.1:0", f"--kubeconfig={api.kubeconfig(folder / 'kubeconfig')}"),
+        *("--health-listen=127.0.0.1:0", f"--kubeconfig={kubeconfig}"),
         "--log-level=debug",
     ]
     log = folder / "operator.log"
@@ -188,6 +202,21 @@ def test_a_bad_source_is_said_once_and_not_stormed(api, operator):
     assert found
     assert condition(api, "absent", "Degraded")["status"] == "True"
     assert len(jobs_of(api, "absent")) == 1
+
+
+def test_an_api_server_that_was_away_is_caught_up_with(api, wire, operator):
+    for name in NODES:
+        eventually(lambda name=name: name in _names(api, "cachenodes"))
+    wire.cut()
+    time.sleep(3)  # kopf's watches and the client's connections all meet the outage
+    declare(api, "missed")
+    api.request("DELETE", f"{OURS}/cachenodes/n2")
+    for name in ("n1", "n3"):
+        report(api, name)
+    assert not jobs_of(api, "missed")
+    wire.mend()
+    eventually(lambda: jobs_of(api, "missed"))
+    assert operator.poll() is None
 
 
 def test_a_deleted_cache_node_is_made_again(api, operator):

@@ -112,13 +112,37 @@ async def test_a_silent_agent_is_not_ready_and_its_node_is_not_replaced():
     for _ in range(5):
         operator.cluster.now_s += 60
         operator.cluster.report_all()
-        for key in operator.snapshot.all_keys():
-            operator.queue.add(key)
-        await operator.settle()
+        await operator.resync()
     assert operator.cluster.status()["nodes"]["ready"] == 1
     assert operator.cluster.condition("Ready")["reason"] == "AgentUnavailable"
     assert operator.cluster.condition("Degraded")["status"] == "True"
     assert {name for name, agent in operator.cluster.agents.items() if agent.models} == holders
+
+
+async def test_an_outage_of_the_api_server_makes_no_node_silent_and_drops_no_wish():
+    operator = await _operator(3)
+    await operator.run(steps=80)
+    before = operator.cluster.calls.copy()
+    operator.sight.saw(operator.cluster.now())
+    operator.sight.missed()
+    for _ in range(3):  # nobody can be heard, for an hour
+        operator.cluster.now_s += 1200
+        await operator.resync()
+    operator.sight.saw(operator.cluster.now())
+    await operator.run()
+    assert set(operator.cluster.calls - before) == {"list"}
+    assert operator.cluster.condition("Ready")["status"] == "True"
+
+
+async def test_a_silent_nodes_wish_is_left_as_it_is():
+    operator = await _operator(3)
+    await operator.run(steps=80)
+    operator.cluster.agents["n0"].is_up = False
+    await operator.run(steps=40, step_s=60)
+    await operator.resync()
+    assert operator.cluster.status()["nodes"]["desired"] == 2
+    wishes = [body["spec"]["models"] for body in operator.cluster.objects(CACHE_NODES)]
+    assert wishes == [[{"revision": REVISION, "pinned": False}]] * 3
 
 
 async def test_a_wiped_disk_is_filled_again_and_never_counted_as_ready():

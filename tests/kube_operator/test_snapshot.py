@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from modelcache_api.model_cache import ModelCache
+from modelcache_operator.handlers.sight import Sight
 from modelcache_operator.handlers.snapshot import ModelCacheKey, NodeKey, Snapshot
+from modelcache_operator.handlers.watching import live_nodes
 from modelcache_operator.kube.client import CACHE_NODES, JOBS, MODEL_CACHES, NODES
 from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
 from modelcache_operator.planning.observed import parse_node
@@ -144,5 +146,32 @@ def test_an_object_that_makes_no_sense_is_left_out_and_harms_no_other(snapshot, 
 
 
 def test_a_silent_node_is_not_live(snapshot):
-    assert snapshot.live_nodes(START) == {"n1"}
-    assert snapshot.live_nodes(after(3600)) == frozenset()
+    sight = Sight(START)
+    assert live_nodes(snapshot, sight, START) == {"n1"}
+    assert live_nodes(snapshot, sight, after(3600)) == frozenset()
+
+
+def test_nobody_is_silent_while_the_operator_is_blind_nor_right_after(snapshot):
+    sight = Sight(after(60))
+    sight.missed()
+    assert live_nodes(snapshot, sight, after(3600)) == {"n1"}
+    sight.missed()
+    sight.saw(after(3610))
+    assert live_nodes(snapshot, sight, after(3620)) == {"n1"}
+    assert live_nodes(snapshot, sight, after(3610 + 150)) == frozenset()
+
+
+def test_who_was_silent_before_the_blindness_stays_so(snapshot):
+    sight = Sight(after(1000))
+    sight.missed()
+    sight.saw(after(2000))
+    assert live_nodes(snapshot, sight, after(2001)) == frozenset()
+
+
+def test_a_second_blindness_is_judged_by_itself(snapshot):
+    sight = Sight(after(60))
+    sight.missed()
+    sight.saw(after(100))
+    sight.saw(after(500))
+    sight.missed()
+    assert live_nodes(snapshot, sight, after(600)) == frozenset()

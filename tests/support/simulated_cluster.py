@@ -1,6 +1,6 @@
 """A cluster in memory: an API server's objects, Job controller, agents, and a source.
 
-It answers the operator's reads and writes (`handlers.reconciling.Writer` and the like) and moves
+It answers the operator's reads and writes (`handlers.reconciling.Kube`) and moves
 by `step`: Jobs start, agents resolve, fetch and report. Events go to whoever listens, and may be
 delivered late, twice and in any order. Time is a number that tests move.
 """
@@ -132,7 +132,7 @@ class SimulatedCluster:
     async def create_job(self, manifest: Object) -> Object | None:
         self.calls["create_job"] += 1
         if self.refusal:
-            raise KubeError(self.refusal, status=403)
+            raise KubeError("POST", status=403, words=self.refusal)
         meta = manifest["metadata"]
         if (meta["namespace"], meta["name"]) in self._objects[JOBS]:
             return None

@@ -1,8 +1,7 @@
 """The operator's parts over a simulated cluster, without kopf, sockets or a real clock."""
 
-from modelcache_operator.handlers.explanations import Explanations
-from modelcache_operator.handlers.notes import Notes
 from modelcache_operator.handlers.reconciling import Reconciler
+from modelcache_operator.handlers.sight import Sight
 from modelcache_operator.handlers.snapshot import Key, Snapshot
 from modelcache_operator.kube.client import KINDS, Kind
 from modelcache_operator.planning.jobs import JobSettings
@@ -44,6 +43,7 @@ class Operator:
         self.cluster = cluster
         self.snapshot = Snapshot()
         self.queue = Queue(cluster)
+        self.sight = Sight(cluster.now())
         self._lag = lag
         self._waiting: list[tuple[str, Kind, Object]] = []
         cluster.listeners = [self._hear]
@@ -51,8 +51,7 @@ class Operator:
             self.snapshot,
             self.queue,
             cluster,
-            explanations=Explanations(cluster),
-            notes=Notes(cluster, now=cluster.now),
+            sight=self.sight,
             settings=lambda: SETTINGS,
             now=cluster.now,
             clock=cluster.clock,
@@ -63,6 +62,11 @@ class Operator:
             self.snapshot.replace(kind, *(await self.cluster.list_all(kind)))
         for key in self.snapshot.all_keys():
             self.queue.add(key)
+
+    async def resync(self) -> None:
+        """Look at everything again, as the operator does now and then."""
+        await self.start()
+        await self.settle()
 
     async def settle(self, *, passes: int = 500) -> None:
         """Work until nothing is to do now."""

@@ -9,17 +9,19 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from modelcache_api.cache_node import MAX_MODELS, WantedModel
+from modelcache_api.cache_node import MAX_MODELS, CacheNodeSpec, WantedModel
 from modelcache_api.model_cache import ModelCache, ModelCacheStatus
 from modelcache_api.reasons import Reason
-from modelcache_operator.handlers.explanations import Explanations
-from modelcache_operator.handlers.notes import Notes
+from modelcache_operator.handlers.explanations import Explanations, Reader
+from modelcache_operator.handlers.notes import Notes, Poster
+from modelcache_operator.handlers.sight import Sight
 from modelcache_operator.handlers.snapshot import Key, ModelCacheKey, NodeKey, Snapshot
 from modelcache_operator.handlers.work_queue import WorkQueue
 from modelcache_operator.kube.client import CACHE_NODES, JOBS, MODEL_CACHES, KubeError
 from modelcache_operator.planning.explaining import shown
 from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
-from modelcache_operator.planning.observed import Observed, Refusal, Said
+from modelcache_operator.planning.observed import CacheView, NodeView, Observed, Refusal, Said
+from modelcache_operator.planning.placement import is_live
 from modelcache_operator.planning.reconcile import Plan, plan, plan_gone, spec_of
 
 log = logging.getLogger(__name__)
@@ -28,15 +30,15 @@ log = logging.getLogger(__name__)
 _QUIET_WRITE_S = 10.0
 #: A Job that the API server refused (a quota, a policy) is tried again after this.
 _REFUSED_PAUSE = timedelta(seconds=30)
-#: How long a CacheNode's spec waits for the plans of all ModelCaches before it looks again,
-#: seconds: a spec from half the plans would have models evicted that the other half wants.
-_UNPLANNED_PAUSE_S = 1.0
+#: Between two looks at a CacheNode's spec that takes something away, seconds: a spec from half the
+#: plans would have models evicted that the other half wants.
+_SECOND_LOOK_S = 1.0
 
 _Keep = Mapping[str, frozenset[WantedModel]]
 
 
-class Writer(Protocol):
-    """The writes of a reconcile; see `kube.client.KubeClient`."""
+class Kube(Reader, Poster, Protocol):
+    """What a reconcile asks of the API server; see `kube.client.KubeClient`."""
 
     async def create_job(self, manifest: dict[str, Any]) -> dict[str, Any] | None: ...
     async def delete_job(self, namespace: str, name: str, uid: str) -> None: ...
@@ -56,25 +58,26 @@ class Reconciler:
         self,
         snapshot: Snapshot,
         queue: WorkQueue[Key],
-        writer: Writer,
+        kube: Kube,
         *,
-        explanations: Explanations,
-        notes: Notes,
+        sight: Sight,
         settings: Callable[[], JobSettings],
         now: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
         self._snapshot = snapshot
         self._queue = queue
-        self._writer = writer
-        self._explanations = explanations
-        self._notes = notes
+        self._kube = kube
+        self._sight = sight
+        self._explanations = Explanations(kube)
+        self._notes = Notes(kube, now=now)
         self._settings = settings
         self._now = now
         self._clock = clock
         self._keeps: dict[ModelCacheKey, _Keep] = {}
         self._refused: dict[ModelCacheKey, dict[str, Refusal]] = {}
         self._written_at: dict[ModelCacheKey, float] = {}
+        self._reductions: dict[NodeKey, CacheNodeSpec] = {}
 
     async def reconcile(self, key: Key) -> None:
         """Raises KubeError: the API server is away; the same key again later."""
@@ -89,13 +92,14 @@ class Reconciler:
 
     async def _reconcile_model_cache(self, key: ModelCacheKey, model_cache: ModelCache) -> None:
         jobs = await self._explanations.explain(self._snapshot.jobs_of(key), self._now())
+        now = self._now()
         seen = Observed(
             model_cache=model_cache,
             nodes=self._snapshot.nodes,
-            caches=self._snapshot.caches,
+            caches=self._sight.fair(self._snapshot.caches, now),
             jobs=jobs,
             refused=self._refused.get(key, {}),
-            now=self._now(),
+            now=now,
         )
         planned = plan(seen)
         self._set_keep(key, planned.keep)
@@ -122,7 +126,7 @@ class Reconciler:
     async def _delete_jobs(self, planned: Plan) -> None:
         for job in planned.delete:
             log.info("deleting Job %s/%s (node %s)", job.namespace, job.name, job.node)
-            await self._writer.delete_job(job.namespace, job.name, job.uid)
+            await self._kube.delete_job(job.namespace, job.name, job.uid)
 
     async def _create_jobs(
         self, key: ModelCacheKey, model_cache: ModelCache, planned: Plan
@@ -134,7 +138,7 @@ class Reconciler:
             node = self._snapshot.nodes[wish.node]
             manifest = job_manifest(model_cache, wish, node, settings)
             try:
-                created = await self._writer.create_job(manifest)
+                created = await self._kube.create_job(manifest)
             except KubeError as e:
                 if not e.is_refusal:
                     raise
@@ -149,7 +153,7 @@ class Reconciler:
             self._refused.pop(key, None)
 
     def _note_refusal(self, key: ModelCacheKey, wish: JobWish, error: KubeError) -> None:
-        said = Said(Reason.JOB_PENDING, shown(f"the Job was refused: {error}"))
+        said = Said(Reason.JOB_PENDING, shown(f"the Job was refused: {error.words}"))
         log.warning("%s: node %s: %s", key, wish.node, said.message)
         self._refused[key][wish.node] = Refusal(said, self._now() + _REFUSED_PAUSE)
         self._queue.add(key)  # the status should say so
@@ -164,7 +168,7 @@ class Reconciler:
         if _differs_in_bytes_only(model_cache.status, status) and since_s < _QUIET_WRITE_S:
             self._queue.add_later(key, _QUIET_WRITE_S - since_s)
             return
-        written = await self._writer.write_model_cache_status(
+        written = await self._kube.write_model_cache_status(
             key.namespace, key.name, _replacing(model_cache.status, status)
         )
         self._written_at[key] = self._clock()
@@ -191,21 +195,39 @@ class Reconciler:
         if node is None or not node.is_linux:
             return  # the garbage collector takes the CacheNode of a Node that is gone
         if cache is None:
-            created = await self._writer.create_cache_node(node.name, node.uid)
+            created = await self._kube.create_cache_node(node.name, node.uid)
             if created:
                 log.info("created CacheNode %s", node.name)
                 concerned = self._snapshot.put(CACHE_NODES, created)
                 for other in concerned:
                     self._queue.add(other)
             return
-        if not self._is_everything_planned():
-            self._queue.add_later(key, _UNPLANNED_PAUSE_S)
-            return
         spec = spec_of(node.name, self._keeps.values(), limit=MAX_MODELS)
-        if spec != cache.spec:
-            written = await self._writer.write_cache_node_spec(node.name, spec.wire())
+        if spec == cache.spec:
+            self._reductions.pop(key, None)
+        elif self._may_write(key, node, cache, spec):
+            written = await self._kube.write_cache_node_spec(node.name, spec.wire())
             if written:
                 self._snapshot.put(CACHE_NODES, written)
+
+    def _may_write(
+        self, key: NodeKey, node: NodeView, cache: CacheView, spec: CacheNodeSpec
+    ) -> bool:
+        """Whether `spec` is the whole truth: an agent may evict at once what is not listed.
+
+        A silent agent cannot read it, and the plans think little of its node: it is left as it
+        is. What takes something away must be the same at a second look.
+        """
+        fair = self._sight.fair({node.name: cache}, self._now())
+        if not is_live(node, fair[node.name], self._now()):
+            return False
+        takes_away = not set(cache.spec.models) <= set(spec.models)
+        if not self._is_everything_planned() or (takes_away and self._reductions.get(key) != spec):
+            self._reductions[key] = spec
+            self._queue.add_later(key, _SECOND_LOOK_S)
+            return False
+        self._reductions.pop(key, None)
+        return True
 
     def _is_everything_planned(self) -> bool:
         return all(ModelCacheKey(*name) in self._keeps for name in self._snapshot.model_caches)

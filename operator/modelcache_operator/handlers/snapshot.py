@@ -8,7 +8,6 @@ not plan every ModelCache anew.
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
@@ -23,7 +22,7 @@ from modelcache_operator.planning.observed import (
     parse_job,
     parse_node,
 )
-from modelcache_operator.planning.placement import STALE_AFTER, is_live
+from modelcache_operator.planning.placement import STALE_AFTER
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +64,6 @@ class Snapshot:
         """Jobs that were made for a ModelCache of this name, whatever its uid."""
         names = self._jobs_of.get((key.namespace, key.name), ())
         return [self.jobs[name] for name in sorted(names)]
-
-    def live_nodes(self, now: datetime) -> frozenset[str]:
-        return frozenset(
-            name for name, cache in self.caches.items() if is_live(self.nodes.get(name), cache, now)
-        )
 
     def all_keys(self) -> set[Key]:
         found: set[Key] = {NodeKey(name) for name in self.nodes}

@@ -6,8 +6,9 @@ what was deleted while a stream was broken, so the whole is listed again now and
 """
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ import kopf
 from kubernetes.aio.client import Configuration
 
 from modelcache_api.names import GROUP, VERSION
+from modelcache_operator.handlers.sight import Sight
 from modelcache_operator.handlers.snapshot import Key, Snapshot
 from modelcache_operator.handlers.work_queue import WorkQueue
 from modelcache_operator.kube.client import (
@@ -27,13 +29,14 @@ from modelcache_operator.kube.client import (
     KubeClient,
     KubeError,
 )
+from modelcache_operator.planning.placement import is_live
 
 log = logging.getLogger(__name__)
 
 #: Everything is listed again this often, seconds: the bound on how long a missed event is missed.
 RESYNC_S = 300.0
-#: How often to see whether a node fell silent, seconds.
-_LIVENESS_S = 15.0
+#: How often to see whether a node, or the API server, fell silent, seconds.
+_LISTENING_S = 15.0
 #: Between looks for our kinds at start, seconds.
 _DISCOVERY_PAUSE_S = 2.0
 
@@ -68,6 +71,17 @@ def connection_of(configuration: Configuration) -> kopf.ConnectionInfo:
     )
 
 
+class _Patience:
+    """Pauses between tries of one request, seconds: without an end, so that kopf never gives up.
+
+    An outage of the API server is no reason to stop: what is known is still true.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (1.0, 1.0, 2.0, 3.0, 5.0, 8.0)
+        yield from itertools.repeat(15.0)
+
+
 def watch_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -77,6 +91,7 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 60
+    settings.networking.error_backoffs = _Patience()
     settings.queueing.worker_limit = 100
     settings.process.ultimate_exiting_timeout = 20
     settings.watching.label_selectors["batch", "v1", JOBS.plural] = JOBS.label_selector
@@ -129,17 +144,34 @@ async def keep_resyncing(client: KubeClient, snapshot: Snapshot, queue: WorkQueu
             queue.add(key)
 
 
-async def keep_watching_liveness(
-    snapshot: Snapshot, queue: WorkQueue[Key], now: Callable[[], datetime]
+async def keep_listening(
+    client: KubeClient,
+    snapshot: Snapshot,
+    sight: Sight,
+    queue: WorkQueue[Key],
+    now: Callable[[], datetime],
 ) -> None:
     """Silence is no event: look for it; runs until cancelled."""
-    known = snapshot.live_nodes(now())
+    known = live_nodes(snapshot, sight, now())
     while True:
-        await asyncio.sleep(_LIVENESS_S)
-        live = snapshot.live_nodes(now())
+        await asyncio.sleep(_LISTENING_S)
+        try:
+            await client.ping()
+            sight.saw(now())
+        except KubeError as e:
+            log.warning("%s", e)
+            sight.missed()
+        live = live_nodes(snapshot, sight, now())
         for name in sorted(known ^ live):
-            log.info("agent of node %s is %s", name, "heard again" if name in live else "silent")
+            log.info("agent of node %s is %s", name, "heard" if name in live else "silent")
         if live != known:
             known = live
             for key in snapshot.all_keys():
                 queue.add(key)
+
+
+def live_nodes(snapshot: Snapshot, sight: Sight, now: datetime) -> frozenset[str]:
+    caches = sight.fair(snapshot.caches, now)
+    return frozenset(
+        name for name, cache in caches.items() if is_live(snapshot.nodes.get(name), cache, now)
+    )

@@ -51,11 +51,13 @@ class KubeError(UnavailableError):
 
     Attributes:
         status: HTTP status; 0 when there was no answer.
+        words: What the API server itself said; empty when there was no answer.
     """
 
-    def __init__(self, message: str, *, status: int = 0) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, status: int = 0, words: str = "") -> None:
+        super().__init__(f"{message}: {words}" if words else message)
         self.status = status
+        self.words = words
 
     @property
     def is_refusal(self) -> bool:
@@ -106,6 +108,10 @@ class KubeClient:
             if not token:
                 return items, int(page["metadata"]["resourceVersion"])
             query["continue"] = token
+
+    async def ping(self) -> None:
+        """Raises KubeError: the API server is away."""
+        await self._request("GET", "/version")
 
     async def serves_our_kinds(self) -> bool:
         """Whether discovery names our objects yet; it lags a little behind their definitions."""
@@ -221,11 +227,11 @@ class KubeClient:
             answer = await self._api.call_api(*call, _request_timeout=_TIMEOUT_S)
             raw = await answer.read()
         except ApiException as e:
-            raise KubeError(f"{method} {path}: {_message(e)}", status=e.status or 0) from e
+            raise KubeError(f"{method} {path}", status=e.status or 0, words=_message(e)) from e
         except (aiohttp.ClientError, OSError) as e:
             raise KubeError(f"{method} {path}: no answer: {str(e) or type(e).__name__}") from e
         if answer.status >= 300:
-            raise KubeError(f"{method} {path}: {_words(raw)}", status=answer.status)
+            raise KubeError(f"{method} {path}", status=answer.status, words=_words(raw))
         found: Body = json.loads(raw)
         return found
 

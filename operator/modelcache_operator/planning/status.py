@@ -96,8 +96,9 @@ def _resolved(
         last = max(failed, key=lambda job: (job.finished_at or job.created_at, job.attempt))
         words = last.said or Said(Reason.JOB_FAILED, f"Job {last.name} failed")
         return Fact(ConditionStatus.FALSE, words.reason, words.message)
+    is_listing = any(job.state is JobState.RUNNING for job in jobs)
     pending = [standing for standing in standings if standing.standing is Standing.PENDING]
-    if pending:
+    if pending and not is_listing:
         message = f"{pending[0].node}: {pending[0].message}"
         return Fact(ConditionStatus.UNKNOWN, pending[0].reason, message)
     if any(job.is_active for job in jobs):
