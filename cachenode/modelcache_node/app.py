@@ -90,7 +90,6 @@ async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> Cache:
         store,
         movers,
         capacity_bytes=options.capacity_bytes,
-        needs_lease_report=options.node_name is not None,
         now=_now,
         clock=time.monotonic,
         version=version("modelcache"),

@@ -5,8 +5,6 @@ asked, and starts over with a new listing when the source changed. Credentials n
 process; only grants do.
 """
 
-import asyncio
-import random
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +17,6 @@ from pydantic import ValidationError
 
 from modelcache_api.errors import (
     AccessDeniedError,
-    InsufficientCapacityError,
     InvalidRequestError,
     ModelCacheError,
     UnavailableError,
@@ -43,10 +40,8 @@ from modelcache_api.messages import (
 )
 from modelcache_node.origins.base import SourceOptions
 from modelcache_node.origins.granting import GrantedSource
+from modelcache_node.patience import Patience
 
-#: Between attempts; full jitter below a doubling cap. Arbitrary.
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 20.0
 #: A session silent for this long is dead; the agent sends progress every second.
 HEARTBEAT_S = 20.0
 
@@ -78,39 +73,28 @@ class Prefetch:
         hello: Hello,
         *,
         on_progress: Callable[[Progress], None],
-        clock: Callable[[], float],
+        patience: Patience,
     ) -> None:
-        """`clock` is monotonic, in seconds."""
         self._options = options
         self._agent = agent
         self._hello = hello
         self._on_progress = on_progress
-        self._clock = clock
-        self._progressed_at = clock()
+        self._patience = patience
         self._furthest: tuple[str | None, int] = (None, 0)
 
-    async def run(self, *, give_up_s: float) -> Done:
+    async def run(self) -> Done:
         """The end of it.
 
         Raises:
             InvalidSourceError and its kind: the source must be changed.
-            ModelCacheError: nothing moved for `give_up_s`; its text is the last failure's.
+            ModelCacheError: patience is over; its text is the last failure's.
         """
-        pause_s = FIRST_PAUSE_S
         while True:
             try:
                 return await self._attempt()
-            except InsufficientCapacityError:
-                raise
             except ModelCacheError as e:
-                if not e.retryable:
-                    raise
-                idle_s = self._clock() - self._progressed_at
-                if idle_s + pause_s > give_up_s:
-                    raise
                 self._on_progress(Progress(note=f"{e}; trying again"))
-            await asyncio.sleep(random.uniform(0, pause_s))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                await self._patience.pause_after(e)
 
     async def _attempt(self) -> Done:
         source = GrantedSource(self._options)
@@ -142,7 +126,7 @@ class Prefetch:
         reached = (progress.revision, progress.bytes_present)
         if reached != self._furthest:
             self._furthest = reached
-            self._progressed_at = self._clock()
+            self._patience.progressed()
         self._on_progress(progress)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelcache_api.errors import SourceUnavailableError
+from modelcache_api.errors import ModelCacheError, SourceChangedError, SourceUnavailableError
 from modelcache_api.manifest import Manifest
 from modelcache_api.messages import Integrity, ListedObject
 from modelcache_node.caching.downloads import Download, Tally
@@ -21,6 +21,7 @@ from modelcache_node.caching.resolving import Resolution, resolve
 from modelcache_node.origins.base import SourceOptions
 from modelcache_node.origins.granting import GrantedSource
 from modelcache_node.origins.opening import check_scheme
+from modelcache_node.patience import Patience
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
 
@@ -51,44 +52,52 @@ class Puller:
         movers: Movers,
         *,
         now: Callable[[], float],
-        clock: Callable[[], float],
+        patience: Patience,
         on_progress: Callable[[Tally], None],
     ) -> None:
-        """`now` is the wall clock, `clock` monotonic; both in seconds."""
+        """`now` is the wall clock, in seconds."""
         check_scheme(options.uri)
         self._options = options
         self._to = to
         self._movers = movers
         self._now = now
-        self._clock = clock
+        self._patience = patience
         self._on_progress = on_progress
 
-    async def run(self, *, give_up_s: float) -> Pulled:
-        """Fetch, check and link every file.
+    async def run(self) -> Pulled:
+        """Fetch, check and link every file; a source that changes is listed anew.
 
         Raises:
             InvalidSourceError and its kind: the source must be changed.
-            ModelCacheError: nothing moved for `give_up_s`, the source changed, the disk is full.
+            ModelCacheError: patience is over; its text is the last failure's.
         """
         source = GrantedSource(self._options)
-        objects = await source.objects()
         self._to.mkdir(parents=True, exist_ok=True)
         store = await asyncio.to_thread(Store.open, self._to / STATE_DIR, allow_any_disk=True)
         try:
-            ca_file = self._options.ca_file
-            resolution = await resolve(
-                objects,
-                self._movers,
-                namespace="",
-                ca_pem=ca_file.read_text() if ca_file else None,
-            )
-            tally = await self._fetch(store, resolution, source, objects, give_up_s)
-            await asyncio.to_thread(self._present, store, resolution.manifest)
+            while True:
+                try:
+                    return await self._attempt(store, source)
+                except ModelCacheError as e:
+                    await self._patience.pause_after(e)
         finally:
             store.close()
+
+    async def _attempt(self, store: Store, source: GrantedSource) -> Pulled:
+        objects = await source.objects()
+        ca_file = self._options.ca_file
+        ca_pem = ca_file.read_text() if ca_file else None
+        resolution = await resolve(objects, self._movers, namespace="", ca_pem=ca_pem)
         manifest = resolution.manifest
+        revision = store.revisions.put_manifest(manifest)
+        try:
+            tally = await self._fetch(store, resolution, source, objects)
+        except SourceChangedError:
+            await asyncio.to_thread(store.abandon, revision)
+            raise
+        await asyncio.to_thread(self._present, store, manifest)
         return Pulled(
-            revision=manifest.revision,
+            revision=revision,
             bytes=manifest.size_bytes,
             bytes_from_origin=tally.bytes_from_origin,
             files=len(manifest.files),
@@ -102,9 +111,7 @@ class Puller:
         resolution: Resolution,
         source: GrantedSource,
         objects: Sequence[ListedObject],
-        give_up_s: float,
     ) -> Tally:
-        store.revisions.put_manifest(resolution.manifest)
         pool = GrantPool(self._now, resolution.is_of_blob)
         blob_of = {file.path: file.blob for file in resolution.manifest.files}
         pool.attach(
@@ -114,22 +121,24 @@ class Puller:
         download = Download(resolution, blobs=store.blobs, movers=self._movers, grants=pool)
         running = asyncio.create_task(download.run())
         try:
-            await self._watch(running, download.tally, give_up_s)
+            await self._watch(running, download.tally)
         finally:
             running.cancel()
             await asyncio.wait({running})
         return download.tally
 
-    async def _watch(self, running: asyncio.Task[None], tally: Tally, give_up_s: float) -> None:
-        furthest, progressed_at = -1, self._clock()
+    async def _watch(self, running: asyncio.Task[None], tally: Tally) -> None:
+        moved_bytes = 0
         while not running.done():
             self._on_progress(tally)
-            moved = self._movers.stats().bytes_received
-            if moved != furthest:
-                furthest, progressed_at = moved, self._clock()
-            elif self._clock() - progressed_at > give_up_s:
+            received_bytes = self._movers.stats().bytes_received
+            if received_bytes != moved_bytes:
+                moved_bytes = received_bytes
+                self._patience.progressed()
+            elif self._patience.is_over:
                 raise SourceUnavailableError(
-                    f"nothing arrived for {give_up_s:.0f} s: {tally.note or 'no answer'}"
+                    f"nothing arrived for {self._patience.give_up_s:.0f} s: "
+                    f"{tally.note or 'no answer'}"
                 )
             await asyncio.wait({running}, timeout=_LOOK_S)
         running.result()

@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 from modelcache_api.cache_node import CacheNodeSpec
-from modelcache_api.errors import InvalidRequestError, ModelCacheError
+from modelcache_api.errors import InvalidRequestError, ModelCacheError, SourceChangedError
 from modelcache_api.messages import (
     Hello,
     LeaseAnswer,
@@ -52,32 +52,27 @@ class Cache:
         movers: Movers,
         *,
         capacity_bytes: int | None,
-        needs_lease_report: bool,
         now: Callable[[], float],
         clock: Callable[[], float],
         version: str,
     ) -> None:
-        """`now` is the wall clock, `clock` monotonic; both in seconds.
-
-        `needs_lease_report`: a CSI plugin mounts from here, so nothing may be evicted before it
-        has told its mounts.
-        """
+        """`now` is the wall clock, `clock` monotonic; both in seconds."""
         self._store = store
         self._movers = movers
         self._now = now
         self._clock = clock
         self._version = version
         self._capacity = Capacity(store, limit_bytes=capacity_bytes, held=self._held)
-        if not needs_lease_report:
-            self._capacity.allow_evictions()
         self._fetches: dict[str, Fetch] = {}
         self._failures: OrderedDict[str, Failure] = OrderedDict()
         self._waiting = Waiting(now)
         self._wishes: dict[str, bool] = {}
+        self._cleaning: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
     async def close(self) -> None:
         """Stop every fetch; what they have is kept."""
+        await asyncio.gather(*self._cleaning)
         for fetch in list(self._fetches.values()):
             await fetch.cancel()
 
@@ -123,6 +118,10 @@ class Cache:
             self._failures[fetch.revision] = Failure(error.reason, str(error))
             while len(self._failures) > MAX_FAILURES:
                 self._failures.popitem(last=False)
+        if isinstance(error, SourceChangedError):
+            task = asyncio.create_task(asyncio.to_thread(self._store.abandon, fetch.revision))
+            self._cleaning.add(task)
+            task.add_done_callback(self._cleaning.discard)
         self._pulse()
 
     # -- leases

@@ -21,6 +21,7 @@ from modelcache_node.cli.progress import human_bytes, progress_line
 from modelcache_node.demo.model import write_model
 from modelcache_node.demo.s3_endpoint import S3Endpoint
 from modelcache_node.origins.base import SourceOptions
+from modelcache_node.patience import Patience
 from modelcache_node.prefetching import AgentAddress, Prefetch
 
 _SOURCE = "s3://demo/model"
@@ -118,9 +119,9 @@ async def _fetch_everywhere(sockets: list[Path], endpoint: str) -> list[Done]:
             AgentAddress(socket=socket),
             Hello(model_cache="demo"),
             on_progress=note,
-            clock=time.monotonic,
+            patience=Patience(_GIVE_UP_S, clock=time.monotonic),
         )
-        return await prefetch.run(give_up_s=_GIVE_UP_S)
+        return await prefetch.run()
 
     drawing = asyncio.create_task(_draw(positions))
     try:

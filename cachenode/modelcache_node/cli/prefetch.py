@@ -9,6 +9,7 @@ from modelcache_api.errors import InvalidRequestError
 from modelcache_api.messages import Done, Hello, Progress
 from modelcache_node.cli.progress import ProgressBar, human_bytes
 from modelcache_node.cli.sources import source_options
+from modelcache_node.patience import Patience
 from modelcache_node.prefetching import AgentAddress, Prefetch
 
 
@@ -38,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
             ca_pem=options.ca_file.read_text() if options.ca_file else None,
         ),
         on_progress=show,
-        clock=time.monotonic,
+        patience=Patience(args.give_up, clock=time.monotonic),
     )
     try:
-        done = asyncio.run(prefetch.run(give_up_s=args.give_up))
+        done = asyncio.run(prefetch.run())
     finally:
         bar.end()
     print(json.dumps(_summary(done)) if args.json else _sentence(done))

@@ -10,6 +10,7 @@ import time
 from modelcache_node.caching.downloads import Tally
 from modelcache_node.cli.progress import ProgressBar, human_bytes
 from modelcache_node.cli.sources import source_options
+from modelcache_node.patience import Patience
 from modelcache_node.pulling import Pulled, Puller
 from modelcache_node.transfer.movers import Movers
 
@@ -43,10 +44,10 @@ async def _pull(args: argparse.Namespace) -> Pulled:
                 args.to,
                 movers,
                 now=lambda: dt.datetime.now(dt.UTC).timestamp(),
-                clock=time.monotonic,
+                patience=Patience(args.give_up, clock=time.monotonic),
                 on_progress=show,
             )
-            return await puller.run(give_up_s=args.give_up)
+            return await puller.run()
     finally:
         bar.end()
 

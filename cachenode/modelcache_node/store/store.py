@@ -114,6 +114,13 @@ class Store:
         self._remove([grave] if grave else [])
         self.collect()
 
+    def abandon(self, revision: str) -> None:
+        """Remove what came of a revision that is no more at its source. One that was published
+        stays, as pods may use it. Blocks. Idempotent.
+        """
+        if not self.revisions.is_published(revision):
+            self.delete(revision)
+
     def collect(self) -> None:
         """Remove blobs that no manifest names and nobody is at. Blocks."""
         self._remove(self.blobs.discard(self.blobs.keys() - self.revisions.references()))
