@@ -241,12 +241,7 @@ class FaultOrigin:
             return None
         keys = sorted(key for key in inside if key.startswith(prefix) and key > after)
         page, more = keys[:_PAGE], len(keys) > _PAGE
-        entries = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{len(inside[key].data)}</Size>"
-            "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
-            f"<ETag>{escape(inside[key].etag)}</ETag><StorageClass>STANDARD</StorageClass></Contents>"
-            for key in page
-        )
+        entries = "".join(_entry(key, inside[key]) for key in page)
         token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
         return (
             '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult>'
@@ -258,3 +253,15 @@ class FaultOrigin:
     @property
     def is_closing(self) -> threading.Event:
         return self._closing
+
+
+def _entry(key: str, stored: Stored) -> str:
+    """A listing says that there is a checksum, and of what; HEAD says which."""
+    names = [name for name, _ in stored.headers if name.startswith("x-amz-checksum-")]
+    algorithms = {name.removeprefix("x-amz-checksum-").upper() for name in names} - {"TYPE"}
+    stated = "".join(f"<ChecksumAlgorithm>{name}</ChecksumAlgorithm>" for name in algorithms)
+    return (
+        f"<Contents><Key>{escape(key)}</Key><Size>{len(stored.data)}</Size>{stated}"
+        "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+        f"<ETag>{escape(stored.etag)}</ETag><StorageClass>STANDARD</StorageClass></Contents>"
+    )
