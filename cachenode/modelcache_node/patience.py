@@ -4,7 +4,11 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from modelcache_api.errors import InsufficientCapacityError, ModelCacheError
+from modelcache_api.errors import (
+    InsufficientCapacityError,
+    IntegrityMismatchError,
+    ModelCacheError,
+)
 
 #: Between attempts: full jitter below a cap that doubles up to the longest. Arbitrary.
 FIRST_PAUSE_S = 0.5
@@ -40,12 +44,13 @@ class Patience:
     async def pause_after(self, error: ModelCacheError) -> None:
         """Wait before the next attempt; raises `error` where there should be none.
 
-        A model that does not fit is not waited for: what would make room is a decision.
+        A model that does not fit is not waited for: what would make room is a decision. Nor is
+        content that was fetched again and again and stayed wrong.
         """
         idle_s = self._clock() - self._progressed_at
         if (
             not error.retryable
-            or isinstance(error, InsufficientCapacityError)
+            or isinstance(error, InsufficientCapacityError | IntegrityMismatchError)
             or idle_s + self._pause_s > self.give_up_s
         ):
             raise error
