@@ -20,7 +20,7 @@ from modelcache_node.caching.integrity import integrity_of
 from modelcache_node.caching.resolving import Resolution, resolve
 from modelcache_node.origins.base import SourceOptions
 from modelcache_node.origins.granting import GrantedSource
-from modelcache_node.origins.opening import check_scheme
+from modelcache_node.origins.opening import check_uri
 from modelcache_node.patience import Patience
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
@@ -56,7 +56,7 @@ class Puller:
         on_progress: Callable[[Tally], None],
     ) -> None:
         """`now` is the wall clock, in seconds."""
-        check_scheme(options.uri)
+        check_uri(options.uri)
         self._options = options
         self._to = to
         self._movers = movers

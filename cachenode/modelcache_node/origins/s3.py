@@ -5,8 +5,6 @@ Secret keys, one file each in `SourceOptions.credentials_dir`: ``AWS_ACCESS_KEY_
 """
 
 import asyncio
-import base64
-import binascii
 import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +13,6 @@ from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from botocore import UNSIGNED
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -32,9 +29,10 @@ from modelcache_api.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
-from modelcache_api.manifest import Checksum, ChecksumAlgorithm
+from modelcache_api.manifest import Checksum
 from modelcache_api.messages import ObjectGrant
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
+from modelcache_node.origins.s3_keys import COMPOSITE, stated_checksum, tree_path
 
 #: HEAD requests under way at once while checksums are read. Arbitrary, far below throttling.
 HEAD_CONCURRENCY = 32
@@ -45,11 +43,6 @@ _CREDENTIAL_FILES = {
     "aws_access_key_id": "AWS_ACCESS_KEY_ID",
     "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
     "aws_session_token": "AWS_SESSION_TOKEN",
-}
-_CHECKSUM_FIELDS = {
-    "ChecksumSHA256": ChecksumAlgorithm.SHA256,
-    "ChecksumCRC64NVME": ChecksumAlgorithm.CRC64NVME,
-    "ChecksumCRC32C": ChecksumAlgorithm.CRC32C,
 }
 _NOT_FOUND = {"NoSuchBucket", "NoSuchKey", "404", "NotFound"}
 _DENIED = {
@@ -93,7 +86,7 @@ class S3Origin:
             return None
         checksum = None
         wanted = is_selected(path, self._options)
-        if wanted and entry.get("ChecksumAlgorithm") and entry.get("ChecksumType") != "COMPOSITE":
+        if wanted and entry.get("ChecksumAlgorithm") and entry.get("ChecksumType") != COMPOSITE:
             async with self._heads:
                 checksum = await self._checksum(entry["Key"], entry["ETag"])
         return SourceObject(path, entry["Key"], entry["Size"], entry["ETag"], checksum)
@@ -102,7 +95,7 @@ class S3Origin:
         head = await self._client.head_object(
             Bucket=self._bucket, Key=key, IfMatch=etag, ChecksumMode="ENABLED"
         )
-        return stated_checksum(head)
+        return stated_checksum(head["ResponseMetadata"]["HTTPHeaders"])
 
     async def grant(self, listed: SourceObject) -> ObjectGrant:
         async with _translated(self._options):
@@ -111,42 +104,7 @@ class S3Origin:
                 Params={"Bucket": self._bucket, "Key": listed.key},
                 ExpiresIn=self._options.grant_s,
             )
-        if self._options.anonymous:
-            return ObjectGrant(url=url)
         return ObjectGrant(url=url, expires_at=_now().timestamp() + self._options.grant_s)
-
-
-def tree_path(key: str, prefix: str) -> str | None:
-    """Where an object lies in the tree; None for the marker of a folder.
-
-    ``s3://b/models/m`` names the folder ``models/m/`` or the single object ``models/m``, never
-    ``models/m-other``, though S3 lists all three under that prefix.
-    """
-    if key.endswith("/"):
-        return None
-    if not prefix or prefix.endswith("/"):
-        return key[len(prefix) :]
-    if key == prefix:
-        return key.rsplit("/", 1)[-1]
-    return key[len(prefix) + 1 :] if key.startswith(prefix + "/") else None
-
-
-def stated_checksum(head: dict[str, Any]) -> Checksum | None:
-    """The best full-object checksum that a HEAD answer states.
-
-    A composite one (``ChecksumType: COMPOSITE``, or a value with ``-N``) is of the upload's
-    parts, not of the bytes, and does not count.
-    """
-    if head.get("ChecksumType") == "COMPOSITE":
-        return None
-    for name, algorithm in _CHECKSUM_FIELDS.items():
-        text = head.get(name)
-        if text and "-" not in text:
-            try:
-                return Checksum.parse(f"{algorithm}:{base64.b64decode(text, validate=True).hex()}")
-            except (binascii.Error, ModelCacheError):
-                continue
-    return None
 
 
 @asynccontextmanager
@@ -157,11 +115,9 @@ async def open_s3(options: SourceOptions) -> AsyncIterator[S3Origin]:
         InvalidSourceError: the URI, endpoint, region or credentials cannot be used as given.
     """
     parts = urlsplit(options.uri)
-    if not parts.netloc or parts.query or parts.fragment:
-        raise InvalidSourceError(f"{options.uri!r} is not s3://bucket/prefix")
     config: dict[str, Any] = {
         # said explicitly: for a custom endpoint the default is the old query signature
-        "signature_version": UNSIGNED if options.anonymous else "s3v4",
+        "signature_version": "s3v4",
         "retries": {"mode": "standard", "max_attempts": 4},
         "max_pool_connections": HEAD_CONCURRENCY,
         "connect_timeout": 10,
@@ -186,7 +142,7 @@ async def open_s3(options: SourceOptions) -> AsyncIterator[S3Origin]:
 
 def _credentials(options: SourceOptions) -> dict[str, str]:
     """Keys from the credentials directory, by the client's parameter names."""
-    if options.anonymous or not options.credentials_dir:
+    if not options.credentials_dir:
         return {}
     found: dict[str, str] = {}
     for parameter, name in _CREDENTIAL_FILES.items():

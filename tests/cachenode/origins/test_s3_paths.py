@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from modelcache_node.origins.s3 import stated_checksum, tree_path
+from modelcache_node.origins.s3_keys import stated_checksum, tree_path
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ def test_a_key_lies_in_the_tree_where_its_prefix_ends(key, prefix, path):
 
 def test_a_full_object_checksum_is_taken_and_the_strongest_first():
     head = {
-        "ChecksumType": "FULL_OBJECT",
-        "ChecksumCRC64NVME": base64.b64encode(bytes(8)).decode(),
-        "ChecksumSHA256": base64.b64encode(bytes(32)).decode(),
+        "x-amz-checksum-type": "FULL_OBJECT",
+        "x-amz-checksum-crc64nvme": base64.b64encode(bytes(8)).decode(),
+        "x-amz-checksum-sha256": base64.b64encode(bytes(32)).decode(),
     }
     assert str(stated_checksum(head)) == "sha256:" + "00" * 32
 
@@ -38,10 +38,10 @@ def test_a_full_object_checksum_is_taken_and_the_strongest_first():
     "head",
     [
         {},
-        {"ChecksumType": "COMPOSITE", "ChecksumCRC32C": "AAAAAA=="},
-        {"ChecksumCRC32C": "AAAAAA==-3"},
-        {"ChecksumCRC64NVME": "not base64"},
-        {"ChecksumCRC64NVME": base64.b64encode(bytes(3)).decode()},
+        {"x-amz-checksum-type": "COMPOSITE", "x-amz-checksum-crc32c": "AAAAAA=="},
+        {"x-amz-checksum-crc32c": "AAAAAA==-3"},
+        {"x-amz-checksum-crc64nvme": "not base64"},
+        {"x-amz-checksum-crc64nvme": base64.b64encode(bytes(3)).decode()},
     ],
 )
 def test_a_composite_or_malformed_checksum_does_not_count(head):
