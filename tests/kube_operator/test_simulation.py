@@ -206,6 +206,17 @@ async def test_a_pod_waits_for_no_other_node_to_list_first():
     assert job["metadata"]["annotations"][ANNOTATION_NODE] == "n7"
 
 
+async def test_a_pod_on_a_wiped_node_does_not_sit_out_the_pause_after_a_job_that_succeeded():
+    operator = await _operator(1, prefetch="OnDemand")
+    agent = operator.cluster.agents["n0"]
+    agent.wanted = [wanted()]
+    await operator.run()
+    agent.models, agent.proofs, agent.store = {}, [], 2
+    agent.wanted = [wanted("pod-2")]
+    await operator.run(steps=8)
+    assert REVISION in agent.models
+
+
 async def test_a_bad_source_makes_a_handful_of_jobs_in_a_day():
     operator = await _operator(3)
     said = json.dumps({"reason": "SourceNotFound", "message": "no bucket named models"})
@@ -347,6 +358,13 @@ async def test_a_refused_job_is_said_in_status_and_on_the_pod_and_not_stormed():
     operator.cluster.refusal = None
     await operator.run(steps=20)
     assert operator.cluster.condition("Ready")["status"] == "True"
+
+
+async def test_many_nodes_that_finish_together_are_few_writes():
+    operator = await _operator(100)
+    await operator.run(steps=8, step_s=1)
+    assert operator.cluster.status()["nodes"]["ready"] == 100
+    assert operator.cluster.calls["write_status"] <= 15
 
 
 async def test_finished_jobs_are_cleared_away():

@@ -27,7 +27,9 @@ from modelcache_operator.planning.reconcile import Plan, plan, plan_gone, spec_o
 log = logging.getLogger(__name__)
 
 #: Progress in bytes alone is written at most this often per ModelCache, seconds.
-_QUIET_WRITE_S = 10.0
+_BYTES_PAUSE_S = 10.0
+#: Progress in nodes, too: a thousand nodes that finish within a minute are not a thousand writes.
+_COUNTS_PAUSE_S = 2.0
 #: A Job that the API server refused (a quota, a policy) is tried again after this.
 _REFUSED_PAUSE = timedelta(seconds=30)
 #: Between two looks at a CacheNode's spec that takes something away, seconds: a spec from half the
@@ -165,8 +167,9 @@ class Reconciler:
         if status is None or status == model_cache.status:
             return
         since_s = self._clock() - self._written_at.get(key, float("-inf"))
-        if _differs_in_bytes_only(model_cache.status, status) and since_s < _QUIET_WRITE_S:
-            self._queue.add_later(key, _QUIET_WRITE_S - since_s)
+        pause_s = _pause_before(model_cache.status, status)
+        if since_s < pause_s:
+            self._queue.add_later(key, pause_s - since_s)
             return
         written = await self._kube.write_model_cache_status(
             key.namespace, key.name, _replacing(model_cache.status, status)
@@ -233,8 +236,20 @@ class Reconciler:
         return all(ModelCacheKey(*name) in self._keeps for name in self._snapshot.model_caches)
 
 
-def _differs_in_bytes_only(before: ModelCacheStatus, after: ModelCacheStatus) -> bool:
-    return before.model_copy(update={"bytes": after.bytes}) == after
+def _pause_before(before: ModelCacheStatus, after: ModelCacheStatus) -> float:
+    """How long after the last write `after` may have to wait: transitions never do, seconds."""
+    if before.model_copy(update={"bytes": after.bytes}) == after:
+        return _BYTES_PAUSE_S
+    if _transitions(before) != _transitions(after) or before.revision != after.revision:
+        return 0.0
+    return _COUNTS_PAUSE_S
+
+
+def _transitions(status: ModelCacheStatus) -> list[tuple[str, ...]]:
+    return [
+        (condition.type, condition.status, condition.reason, str(condition.observed_generation))
+        for condition in status.conditions
+    ]
 
 
 def _replacing(before: ModelCacheStatus, after: ModelCacheStatus) -> dict[str, Any]:

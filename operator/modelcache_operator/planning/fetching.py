@@ -37,7 +37,12 @@ class JobPlan:
 
 
 def plan_resolving(
-    seen: Observed, request: str, candidates: Sequence[str], jobs: Sequence[JobView]
+    seen: Observed,
+    request: str,
+    candidates: Sequence[str],
+    jobs: Sequence[JobView],
+    *,
+    is_wanted: bool,
 ) -> JobPlan:
     """One Job that lists the source.
 
@@ -46,6 +51,7 @@ def plan_resolving(
         request: What to list.
         candidates: Nodes that may run it, most preferred first.
         jobs: All Jobs of `request`.
+        is_wanted: A pod waits for it, on any node.
     """
     active = [job for job in jobs if job.is_active]
     started = [job for job in active if not _is_stuck(job, seen.now)]
@@ -55,7 +61,7 @@ def plan_resolving(
         return JobPlan()
     finished = [job for job in jobs if not job.is_active]
     last = max(finished, key=lambda job: (job.attempt, job.created_at), default=None)
-    not_before = _not_before(seen, None, last, is_wanted=False)
+    not_before = _not_before(seen, None, last, is_wanted=is_wanted)
     if not_before and seen.now < not_before:
         return JobPlan(again_at=not_before)
     busy = {job.node for job in active}

@@ -192,7 +192,7 @@ def _plan_jobs(
         return plan_fetching(seen, request, standings.values(), wanted)
     ordered = by_rendezvous(seen.model_cache.metadata.uid, standings)
     candidates = sorted(ordered, key=lambda name: name not in wanted)  # stable: wanted first
-    return plan_resolving(seen, request, candidates, jobs)
+    return plan_resolving(seen, request, candidates, jobs, is_wanted=bool(wanted))
 
 
 def _is_outdated(seen: Observed, job: JobView, request: str, resolution: Proof | None) -> bool:
