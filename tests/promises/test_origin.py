@@ -40,7 +40,7 @@ def pull(origin: FaultOrigin, folder: Path, *flags: str) -> list[str | Path]:
 
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [(Truncated(), 75), (WrongRange(), 42), (IgnoredRange(), 42)],
+    [(Corrupted(at_byte=7), 75), (Truncated(), 75), (WrongRange(), 42), (IgnoredRange(), 42)],
     ids=repr,
 )
 def test_promise_only_checked_bytes_are_shown(
