@@ -130,7 +130,7 @@ def _another(source: Source, mebibytes: int) -> tuple[str, ...]:
     folder = source.folder.parent / f"another-{mebibytes}"
     folder.mkdir()
     (folder / "weights").write_bytes(os.urandom(mebibytes * MIB))
-    return (f"s3://models/{folder.name}", *source.flags[1:], "--give-up", "2")
+    return (f"s3://models/{folder.name}", *source.flags[1:])
 
 
 @pytest.mark.looptime(False)
@@ -171,6 +171,27 @@ def test_promise_a_model_too_large_evicts_nothing(
     assert refused.returncode == 75
     assert "InsufficientCapacity" in refused.stderr
     assert stopped_node.tree(old).is_dir()
+
+
+@pytest.mark.root
+def test_promise_a_full_disk_fails_no_reader(
+    stopped_node: Agent, source: Source, prefetch: Prefetch, small_disk: Callable[[Path, int], None]
+) -> None:
+    stopped_node.data_dir.mkdir()
+    small_disk(stopped_node.data_dir, 60)
+    stopped_node.start("--capacity", "1Gi")  # believes in more than there is
+    old = prefetch(stopped_node, source)["revision"]
+    assert stopped_node.lease("v1")["state"] == "Ready"
+    words = command("prefetch", *_another(source, 34), "--socket", stopped_node.socket)
+    with (
+        (stopped_node.tree(old) / "shards" / "1.safetensors").open("rb") as reader,
+        subprocess.Popen(words, stdout=subprocess.DEVNULL) as paused,
+    ):
+        until(lambda: "full" in stopped_node.log.read_text(), "a full disk")
+        assert reader.read() == source.files()["shards/1.safetensors"]
+        assert content_of(stopped_node.tree(old)) == source.files()
+        small_disk(stopped_node.data_dir, 120)
+        assert paused.wait() == 0
 
 
 def test_promise_a_mount_needs_a_proof(node: Agent, source: Source, prefetch: Prefetch) -> None:
