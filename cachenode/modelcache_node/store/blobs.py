@@ -57,7 +57,7 @@ class BlobStore:
 
     @disk_errors()
     def scan(self) -> None:
-        """Look at every blob: one `stat` each; a journal's head is read only of what is unsealed."""
+        """Look at every blob: one `stat` each; journals are read only of what is unsealed."""
         for shard in os.scandir(self._root):
             if shard.is_dir(follow_symlinks=False):
                 for name in os.listdir(shard.path):

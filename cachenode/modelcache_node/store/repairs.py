@@ -49,7 +49,11 @@ class Repair(PartialBlob):
         self._staged[index] = ChunkRecord(is_present=True, crc32c=crc32c, crc64nvme=crc64nvme)
 
     @disk_errors()
-    def seal(self, checksum: Checksum | None, prefix: HashedPrefix | None = None) -> None:
+    def seal(
+        self,
+        checksum: Checksum | None,
+        prefix: HashedPrefix | None = None,  # noqa: ARG002 - of bytes that were not all staged
+    ) -> None:
         """As `PartialBlob.seal`; what it raises leaves the data file as it was."""
         if self._is_sealed:
             return
