@@ -67,7 +67,8 @@ def test_promise_corruption_is_found_and_repaired(
 ) -> None:
     revision = prefetch(node, source)["revision"]
     victim = node.tree(revision) / "shards" / "1.safetensors"
-    with victim.open("r+b") as opened:  # as a disk would: behind everybody's back
+    victim.chmod(0o644)  # as a disk would: behind everybody's back
+    with victim.open("r+b") as opened:
         opened.seek(CHUNK_BYTES + 5)
         byte = opened.read(1)
         opened.seek(CHUNK_BYTES + 5)

@@ -144,4 +144,6 @@ def agent_home() -> Iterator[Path]:
     try:
         yield home
     finally:
+        for folder, _, _ in os.walk(home):
+            Path(folder).chmod(0o700)  # a tree's are read-only, which keeps who is not root out
         shutil.rmtree(home)
