@@ -28,6 +28,7 @@ class Need:
 
 NEEDS = (
     Need("ip", "iproute2", "transfers between network namespaces"),
+    Need("openssl", "openssl", "a real API server with roles and admission policies"),
     Need("unshare", "util-linux", "mounts in a namespace of their own"),
 )
 
