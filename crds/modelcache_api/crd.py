@@ -100,7 +100,9 @@ def _crd(
                 "plural": plural,
                 "singular": kind.lower(),
                 "shortNames": list(short_names),
-                "categories": ["modelcache"],
+                "categories": [
+                    "models"
+                ],  # not a kind's own name: `kubectl get` would take it for both kinds
             },
             "versions": [
                 {

@@ -7,11 +7,8 @@ from pathlib import Path
 
 from e2e.lab import image, tools
 from e2e.lab.commands import LabError, say
-from e2e.lab.lab import GIB, Lab
-from e2e.lab.settings import LabNameError, Settings, default_directory
-
-DEFAULT_NAME = "mc"
-DEFAULT_DISK_GIB = 16
+from e2e.lab.lab import DEFAULT_DISK_BYTES, DEFAULT_NODES, GIB, Lab
+from e2e.lab.settings import DEFAULT_NAME, LabNameError, Settings, default_directory
 
 
 def main(argv: list[str]) -> int:
@@ -35,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     build = verbs.add_parser("image", help="build the image, as OCI archives")
     build.add_argument("--refresh-base", action="store_true", help="with Debian's newest packages")
     up = verbs.add_parser("up", help="bring the lab up, with all it needs")
-    up.add_argument("--nodes", type=int, default=3)
-    up.add_argument("--disk-gib", type=int, default=DEFAULT_DISK_GIB, help="of each node, sparse")
+    up.add_argument("--nodes", type=int, default=DEFAULT_NODES)
+    up.add_argument("--disk-gib", type=int, default=DEFAULT_DISK_BYTES // GIB)
     verbs.add_parser("load", help="build the image anew and give it to a running lab")
     verbs.add_parser("down", help="remove every trace but the logs")
     verbs.add_parser("status", help="what runs, and how to reach it")
@@ -60,9 +57,9 @@ def _run(arguments: argparse.Namespace) -> int | None:
             image.build(refresh_base=arguments.refresh_base)
         case "up":
             _prepare()
-            lab.up(arguments.nodes, image.build().archives, arguments.disk_gib * GIB)
+            lab.up(arguments.nodes, _images(), arguments.disk_gib * GIB)
         case "load":
-            lab.use_images(image.build().archives)
+            lab.use_images(_images())
         case "down":
             lab.down()
         case "status":
@@ -78,6 +75,12 @@ def _run(arguments: argparse.Namespace) -> int | None:
 def _prepare() -> None:
     tools.ensure_packages()
     tools.ensure_all()
+
+
+def _images() -> image.Build:
+    images = image.build()
+    image.unpack(images)
+    return images
 
 
 def _become(words: list[str]) -> None:

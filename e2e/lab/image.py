@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e.lab import layers
+from e2e.lab import image_store, layers
 from e2e.lab.commands import LabError, say
 from e2e.lab.node_files import PAUSE_IMAGE
 from e2e.lab.oci import ImageConfig, Layer, compress, load_layer, write_archive
@@ -24,7 +24,7 @@ from e2e.lab.tools import locked
 REFERENCE = "localhost/modelcache:dev"
 TEST_REFERENCE = "localhost/modelcache-e2e:dev"
 MAX_COMPRESSED_BYTES = 200 * 1000**2  # the project's promise
-KEPT_BUILDS = 4  # arbitrary: a lab that runs may still need an older one
+KEPT_BUILDS = 3  # arbitrary: a lab that runs may still need an older one
 USER = "65532:65532"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 ENVIRONMENT = {
@@ -37,11 +37,12 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Build:
-    """The archives of one build, in the order in which a node wants them."""
+    """The archives of one build, and the store in which they lie unpacked."""
 
     pause: Path
     main: Path
     tests: Path
+    store: Path
 
     @property
     def archives(self) -> tuple[Path, ...]:
@@ -49,7 +50,7 @@ class Build:
 
 
 def build(*, refresh_base: bool = False) -> Build:
-    """Build what is not in the cache; return the archives.
+    """Build what is not in the cache; return where it lies.
 
     Raises:
         LabError: A layer cannot be made, or the image outgrew its promise.
@@ -120,7 +121,10 @@ class _Builder:
         key = key_of([layer.digest for layer in (*main, tests, pause)])
         directory = self._store / "builds" / key
         done = Build(
-            directory / "pause.tar", directory / "modelcache.tar", directory / "modelcache-e2e.tar"
+            pause=directory / "pause.tar",
+            main=directory / "modelcache.tar",
+            tests=directory / "modelcache-e2e.tar",
+            store=directory / "store",
         )
         if not all(archive.exists() for archive in done.archives):
             directory.mkdir(parents=True, exist_ok=True)
@@ -129,8 +133,7 @@ class _Builder:
             self._write(done.tests, TEST_REFERENCE, [*main, tests], config)
             self._write(done.pause, PAUSE_IMAGE, [pause], ImageConfig(("/pause",), USER))
         directory.touch()
-        builds = sorted(directory.parent.iterdir(), key=lambda path: path.stat().st_mtime)
-        for old in builds[:-KEPT_BUILDS]:
+        for old in builds_of(self._store)[:-KEPT_BUILDS]:
             shutil.rmtree(old)
         return done
 
@@ -138,6 +141,21 @@ class _Builder:
         self, target: Path, reference: str, made_of: Sequence[Layer], config: ImageConfig
     ) -> None:
         write_archive(target, reference, made_of, config, self._architecture)
+
+
+def unpack(done: Build) -> None:
+    """Unpack the images for the lab's nodes, if that was not done before."""
+    store = cache_directory() / "image"
+    with locked(store / ".lock", "the image"):
+        if not done.store.is_dir():
+            say("unpacking the images")
+            older = [build / "store" for build in builds_of(store) if (build / "store").is_dir()]
+            image_store.make(done.store, done.archives, older[-1] if older else None)
+
+
+def builds_of(store: Path) -> list[Path]:
+    """What was built before, the latest last."""
+    return sorted((store / "builds").glob("*"), key=lambda path: path.stat().st_mtime)
 
 
 def key_of(inputs: Sequence[str]) -> str:

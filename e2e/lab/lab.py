@@ -11,6 +11,7 @@ from pathlib import Path
 
 from e2e.lab import cgroups, control_plane, disks, network, nodes, pki, s3_server
 from e2e.lab.commands import LabError, run, say, wait_until
+from e2e.lab.image import Build
 from e2e.lab.processes import Processes
 from e2e.lab.s3_client import Credentials
 from e2e.lab.settings import MAX_NODES, Settings, netns_path
@@ -18,6 +19,8 @@ from e2e.lab.tools import HELM, KUBERNETES, program
 
 NODES_TIMEOUT_S = 180.0  # three nodes need about 20 s on two idle cores
 GIB = 1 << 30
+DEFAULT_NODES = 3
+DEFAULT_DISK_BYTES = 16 * GIB  # sparse: what is not written takes no space
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Shape:
     """What was asked for when the lab was brought up, and what it must remember of that."""
 
     nodes: int
-    images: tuple[str, ...]
+    image_store: Path
     disk_bytes: int
     credentials: Credentials
 
@@ -37,7 +40,7 @@ class Lab:
         self.settings = settings
         self.processes = Processes(settings.records, settings.logs)
 
-    def up(self, node_count: int, images: Sequence[Path], disk_bytes: int) -> None:
+    def up(self, node_count: int, images: Build, disk_bytes: int) -> None:
         """Bring everything up; on failure take it down again, keeping the logs.
 
         Raises:
@@ -74,30 +77,29 @@ class Lab:
         fields = json.loads(text)
         return Shape(
             fields["nodes"],
-            tuple(fields["images"]),
+            Path(fields["image_store"]),
             fields["disk_bytes"],
             Credentials(fields["access_key"], fields["secret_key"]),
         )
 
     def start_node(self, index: int) -> None:
         shape = self.shape()
-        images = [Path(image) for image in shape.images]
-        nodes.start(self.settings, self.processes, index, images, shape.disk_bytes)
+        nodes.start(self.settings, self.processes, index, shape.image_store, shape.disk_bytes)
 
     def stop_node(self, index: int) -> None:
         nodes.stop(self.settings, self.processes, index)
 
-    def use_images(self, images: Sequence[Path]) -> None:
+    def use_images(self, images: Build) -> None:
         """Give a running lab's nodes newer images, and every node that starts later.
 
         Raises:
             LabError: The lab is not up, or a node refuses an archive.
         """
         shape = self.shape()
-        self._remember(Shape(shape.nodes, _words(images), shape.disk_bytes, shape.credentials))
+        self._remember(Shape(shape.nodes, images.store, shape.disk_bytes, shape.credentials))
         for index in range(1, shape.nodes + 1):
-            for image in images:
-                ctr = ["ctr", "--namespace", "k8s.io", "images", "import", str(image)]
+            for archive in images.archives:
+                ctr = ["ctr", "--namespace", "k8s.io", "images", "import", str(archive)]
                 run([*self.enter_node(index), *ctr])
 
     def enter_node(self, index: int) -> list[str]:
@@ -130,13 +132,13 @@ class Lab:
                     continue
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def _create(self, node_count: int, images: Sequence[Path], disk_bytes: int) -> None:
+    def _create(self, node_count: int, images: Build, disk_bytes: int) -> None:
         settings = self.settings
         shutil.rmtree(settings.logs, ignore_errors=True)
         for directory in (settings.directory, settings.logs, settings.bin):
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         credentials = s3_server.new_credentials()
-        self._remember(Shape(node_count, _words(images), disk_bytes, credentials))
+        self._remember(Shape(node_count, images.store, disk_bytes, credentials))
         self._make_mount_points()
         pki.create(settings, node_count)
         self._write_commands()
@@ -163,7 +165,7 @@ class Lab:
     def _remember(self, shape: Shape) -> None:
         fields = {
             "nodes": shape.nodes,
-            "images": shape.images,
+            "image_store": str(shape.image_store),
             "disk_bytes": shape.disk_bytes,
             "access_key": shape.credentials.access_key,
             "secret_key": shape.credentials.secret_key,
@@ -179,7 +181,9 @@ class Lab:
         for tool, name in ((KUBERNETES, "kubectl"), (HELM, "helm")):
             script = self.settings.bin / name
             binary = shlex.quote(str(program(tool, name)))
-            text = f'#!/bin/sh\nexport KUBECONFIG={kubeconfig}\nexec {enter} {binary} "$@"\n'
+            cache = shlex.quote(str(self.settings.directory / "kubectl-cache"))
+            variables = f"export KUBECONFIG={kubeconfig} KUBECACHEDIR={cache}"
+            text = f'#!/bin/sh\n{variables}\nexec {enter} {binary} "$@"\n'
             script.write_text(text, encoding="utf-8")
             script.chmod(0o755)
 
@@ -204,7 +208,3 @@ class Lab:
                 Path(directory).rmdir()
             except OSError:
                 say(f"left {directory}, which is not empty")
-
-
-def _words(paths: Sequence[Path]) -> tuple[str, ...]:
-    return tuple(str(path) for path in paths)

@@ -28,7 +28,7 @@ class NodePlan:
     serving_certificate: str
     serving_key: str
     cluster_range: str
-    images: tuple[str, ...]
+    image_store: str
     disk_bytes: int
 
     def to_json(self) -> str:
@@ -36,8 +36,7 @@ class NodePlan:
 
     @classmethod
     def from_json(cls, text: str) -> "NodePlan":
-        fields = json.loads(text)
-        return cls(**{**fields, "images": tuple(fields["images"])})
+        return cls(**json.loads(text))
 
 
 def containerd_config() -> str:

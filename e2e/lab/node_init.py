@@ -10,15 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-from e2e.lab import disks, node_files
+from e2e.lab import disks, image_store, node_files
 from e2e.lab.commands import run, wait_until
 from e2e.lab.node_files import NodePlan
 
 RESTART_PAUSE_S = 1.0  # arbitrary: a daemon that dies at once must not fill the machine
 CONTAINERD_TIMEOUT_S = 60.0
+CTR_VERSION = ("ctr", "--address", node_files.CONTAINERD_SOCKET, "version")
+IMAGES_DIRECTORY = "/var/lib/containerd"
 HOST_DIRECTORIES = (
+    IMAGES_DIRECTORY,
     "/var/lib/kubelet",
-    "/var/lib/containerd",
     "/var/log/pods",
     "/var/log/containers",
     "/etc/cni/net.d",
@@ -34,7 +36,11 @@ def main() -> None:
     _mount_all(plan)
     commands = _write_configuration(plan)
     daemons = {"containerd": _start(plan, "containerd", commands["containerd"])}
-    _import_images(plan)
+    wait_until(
+        lambda: run(CTR_VERSION, check=False).returncode == 0,
+        "containerd",
+        timeout_s=CONTAINERD_TIMEOUT_S,
+    )
     for name in ("kube-proxy", "kubelet"):
         daemons[name] = _start(plan, name, commands[name])
     _keep_running(plan, daemons, commands)
@@ -44,6 +50,8 @@ def _mount_all(plan: NodePlan) -> None:
     own = Path(plan.directory)
     for target in HOST_DIRECTORIES:
         source = own / target.strip("/").replace("/", "-")
+        if target == IMAGES_DIRECTORY and not source.exists():
+            image_store.copy(Path(plan.image_store), source)
         source.mkdir(parents=True, exist_ok=True)
         run(["mount", "--bind", source, target])
     disks.attach(own / disks.IMAGE_NAME, Path(DATA_DIRECTORY), plan.disk_bytes)
@@ -89,23 +97,6 @@ def _start(plan: NodePlan, name: str, argv: list[str]) -> int:
         )
     process.returncode = 0  # collected below, with the orphans
     return process.pid
-
-
-def _import_images(plan: NodePlan) -> None:
-    """Give containerd the archives it has not had yet."""
-    ctr = ["ctr", "--address", node_files.CONTAINERD_SOCKET]
-    wait_until(
-        lambda: run([*ctr, "version"], check=False).returncode == 0,
-        "containerd",
-        timeout_s=CONTAINERD_TIMEOUT_S,
-    )
-    known = Path("/var/lib/containerd/imported")  # wiped with the images
-    imported = known.read_text(encoding="utf-8").split("\n") if known.exists() else []
-    for archive in plan.images:
-        if archive not in imported:
-            run([*ctr, "--namespace", "k8s.io", "images", "import", archive])
-            imported.append(archive)
-    known.write_text("\n".join(imported), encoding="utf-8")
 
 
 def _keep_running(plan: NodePlan, daemons: dict[str, int], commands: dict[str, list[str]]) -> None:

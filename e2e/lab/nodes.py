@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from e2e.lab import cgroups, disks, network, node_init
@@ -16,10 +15,10 @@ END_TIMEOUT_S = 30.0  # a container that has mapped gigabytes takes a while to b
 
 
 def start(
-    settings: Settings, processes: Processes, index: int, images: Sequence[Path], disk_bytes: int
+    settings: Settings, processes: Processes, index: int, image_store: Path, disk_bytes: int
 ) -> None:
     """Start one node; returns before it is ready."""
-    plan = plan_of(settings, index, images, disk_bytes)
+    plan = plan_of(settings, index, image_store, disk_bytes)
     own = settings.node_directory(index)
     own.mkdir(exist_ok=True)
     (own / "plan.json").write_text(plan.to_json(), encoding="utf-8")
@@ -40,7 +39,7 @@ def process_name(settings: Settings, index: int) -> str:
     return f"node-{settings.node_name(index)}"
 
 
-def plan_of(settings: Settings, index: int, images: Sequence[Path], disk_bytes: int) -> NodePlan:
+def plan_of(settings: Settings, index: int, image_store: Path, disk_bytes: int) -> NodePlan:
     """What the node's first process is told."""
     name, pki = settings.node_name(index), settings.pki
     return NodePlan(
@@ -57,7 +56,7 @@ def plan_of(settings: Settings, index: int, images: Sequence[Path], disk_bytes: 
         serving_certificate=str(pki / f"kubelet-{name}.crt"),
         serving_key=str(pki / f"kubelet-{name}.key"),
         cluster_range=POD_RANGE,
-        images=tuple(str(image) for image in images),
+        image_store=str(image_store),
         disk_bytes=disk_bytes,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+DEFAULT_NAME = "mc"
 MAX_NODES = 9  # one digit in names and addresses
 SERVICE_RANGE = "10.96.0.0/16"
 POD_RANGE = "10.88.0.0/16"

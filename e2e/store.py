@@ -1,0 +1,98 @@
+"""The object store of a run: where pods reach it, how this machine fills it, what it has served."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.lab.s3_client import Credentials, S3Client
+from e2e.models import Model
+
+READ_ACTIONS = ("s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One line of the store's access log."""
+
+    remote: str
+    user: str
+    operation: str
+    key: str
+    status: int
+    error: str
+
+
+class Store(ABC):
+    """An S3 store that pods reach by address."""
+
+    url: str
+    region: str
+    credentials: Credentials
+    tls_url: str | None = None
+    authority: Path | None = None
+
+    @abstractmethod
+    def client(self, credentials: Credentials | None = None) -> S3Client:
+        """A client for this machine's side; as the store's owner unless told otherwise."""
+
+    @abstractmethod
+    def requests(self) -> list[Request]:
+        """Everything the store was asked so far."""
+
+    @abstractmethod
+    def sent_bytes(self) -> int:
+        """How much has left the store over the network since it exists, framing included."""
+
+    @abstractmethod
+    def limit(self, bits_per_s: int | None) -> None:
+        """Slow the store's line down, or stop doing so."""
+
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    def upload(self, bucket: str, prefix: str, directory: Path, model: Model) -> str:
+        """Put a model into the store; return its URI."""
+        client = self.client()
+        client.create_bucket(bucket)
+        for name, facts in model.items():
+            client.put_file(bucket, f"{prefix}/{name}", directory / name, facts.sha256)
+        return f"s3://{bucket}/{prefix}"
+
+    def let_read(self, bucket: str, users: Sequence[Credentials]) -> None:
+        """Make accounts that may read one bucket, and nothing else."""
+        client = self.client()
+        for user in users:
+            client.create_user(user)
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"AWS": [user.access_key for user in users]},
+            "Action": list(READ_ACTIONS),
+            "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+        }
+        policy = {"Version": "2012-10-17", "Statement": [statement]}
+        client.put_policy(bucket, json.dumps(policy))
+
+
+def parse_access_log(text: str) -> list[Request]:
+    """Read versitygw's access log, which has the fields of Amazon's server access logs.
+
+    A key may hold spaces, so the fields up to it are counted from the left, and those after it
+    are found behind the first field that is a path.
+    """
+    found = []
+    for line in text.splitlines():
+        left, _, right = line.partition("] ")
+        fields = right.split(" ")
+        if not left or len(fields) < 6:
+            continue
+        remote, user, _request_id, operation = fields[:4]
+        path_at = next(i for i, field in enumerate(fields) if i > 4 and field.startswith("/"))
+        key = " ".join(fields[4:path_at])
+        status, error = fields[path_at + 1 : path_at + 3]
+        found.append(Request(remote, user, operation, key, int(status), error.strip("-")))
+    return found
