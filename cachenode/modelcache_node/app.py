@@ -143,7 +143,7 @@ async def _join_kubernetes(
     membership = CacheNodeMembership(
         api,
         node_name,
-        address=f"{options.listen[0]}:{options.listen[1]}",
+        address=_shown(options.listen),
         report=report,
         on_spec=cache.follow,
         now=lambda: dt.datetime.now(dt.UTC),
@@ -151,6 +151,11 @@ async def _join_kubernetes(
     running = asyncio.create_task(membership.run())
     running.add_done_callback(_die_with)
     stack.callback(running.cancel)
+
+
+def _shown(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _die_with(task: asyncio.Task[None]) -> None:

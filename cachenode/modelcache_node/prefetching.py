@@ -19,6 +19,7 @@ from modelcache_api.errors import (
     AccessDeniedError,
     InvalidRequestError,
     ModelCacheError,
+    SourceUnavailableError,
     UnavailableError,
     error_of,
 )
@@ -128,6 +129,11 @@ class Prefetch:
             self._furthest = reached
             self._patience.progressed()
         self._on_progress(progress)
+        if self._patience.is_over:
+            raise SourceUnavailableError(
+                f"nothing arrived for {self._patience.give_up_s:.0f} s: "
+                f"{progress.note or 'the agent waits'}"
+            )
 
 
 def _batches(objects: list[ListedObject]) -> list[list[ListedObject]]:

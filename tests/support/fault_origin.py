@@ -17,6 +17,7 @@ import ssl
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -162,7 +163,8 @@ class FaultOrigin:
         """Break off whatever is under way."""
         with self._lock:
             for one in self._open:
-                one.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # the client was first
+                    one.shutdown(socket.SHUT_RDWR)
 
     def _start(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)

@@ -312,6 +312,7 @@ class Cache:
                 leases=sum(leased == revision for leased in index.leases.values()),
                 pinned=self._is_pinned(revision),
                 last_used_at=index.last_used.get(revision),
+                moved=index.moved.get(revision, (0, 0)),
                 tally=fetch.tally if fetch else None,
                 has_sessions=bool(fetch and fetch.grants.has_sessions),
                 failure=self._failures.get(revision),

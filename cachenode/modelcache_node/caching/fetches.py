@@ -100,6 +100,16 @@ class Fetch:
         )
 
     async def _run(self) -> Done:
+        try:
+            return await self._fetch()
+        finally:
+            self._store.index.add_moved(
+                self.revision,
+                from_origin=self.tally.bytes_from_origin,
+                from_peers=self.tally.bytes_from_peers,
+            )
+
+    async def _fetch(self) -> Done:
         manifest = self.resolution.manifest
         async with self._capacity.reserved(self.revision, manifest):
             while True:

@@ -26,6 +26,7 @@ class Facts:
         has_sessions: Whether somebody's grants feed that fetch.
         failure: Of the last fetch, where it failed and none runs since.
         bytes_on_disk: Of distinct blobs, present and checked; asked for only without a fetch.
+        moved: Bytes from origins and from peers, by fetches that ended.
     """
 
     manifest: Manifest
@@ -34,6 +35,7 @@ class Facts:
     leases: int
     pinned: bool
     last_used_at: float | None
+    moved: tuple[int, int] = (0, 0)
     tally: Tally | None = None
     has_sessions: bool = False
     failure: Failure | None = None
@@ -55,8 +57,8 @@ def report_revision(facts: Facts) -> RevisionReport:
         leases=facts.leases,
         pinned=facts.pinned,
         last_used_at=facts.last_used_at,
-        bytes_from_origin=tally.bytes_from_origin if tally else 0,
-        bytes_from_peers=tally.bytes_from_peers if tally else 0,
+        bytes_from_origin=facts.moved[0] + (tally.bytes_from_origin if tally else 0),
+        bytes_from_peers=facts.moved[1] + (tally.bytes_from_peers if tally else 0),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the store remembers beside bytes: leases, pins, last use, proofs. One SQLite file.
+"""What the store remembers beside bytes: leases, pins, uses, traffic, proofs. One SQLite file.
 
 ``state.db``, schema version 1 (``PRAGMA user_version``). Every call is one transaction, synced.
 A database that cannot be read is moved aside and begun anew: leases come back by the plugin's
@@ -23,6 +23,9 @@ CREATE TABLE pins (revision TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE leases (
     volume_id TEXT PRIMARY KEY, revision TEXT NOT NULL, namespace TEXT NOT NULL,
     pod_name TEXT NOT NULL, pod_uid TEXT NOT NULL, at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE moved (
+    revision TEXT PRIMARY KEY, from_origin INTEGER NOT NULL, from_peers INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE proofs (
     namespace TEXT NOT NULL, model_cache TEXT NOT NULL, model_cache_uid TEXT NOT NULL,
@@ -57,6 +60,10 @@ class Index:
         self.last_used: dict[str, float] = dict(
             connection.execute("SELECT revision, at FROM uses").fetchall()
         )
+        self.moved: dict[str, tuple[int, int]] = {
+            revision: (from_origin, from_peers)
+            for revision, from_origin, from_peers in connection.execute("SELECT * FROM moved")
+        }
         self.proofs: tuple[Proof, ...] = self._read_proofs()
 
     @classmethod
@@ -120,6 +127,15 @@ class Index:
         with self._lock, self._db:
             self._use(revision, at)
 
+    def add_moved(self, revision: str, *, from_origin: int, from_peers: int) -> None:
+        """A fetch of the revision has moved these bytes to this node."""
+        with self._lock:
+            before = self.moved.get(revision, (0, 0))
+            now = (before[0] + from_origin, before[1] + from_peers)
+            with self._db:
+                self._db.execute("INSERT OR REPLACE INTO moved VALUES (?, ?, ?)", (revision, *now))
+            self.moved[revision] = now
+
     def set_pinned(self, revision: str, *, pinned: bool) -> None:
         with self._lock, self._db:
             if pinned:
@@ -166,9 +182,10 @@ class Index:
     def forget(self, revision: str) -> None:
         """Drop what is remembered of a revision that is gone; proofs stay: they are of access."""
         with self._lock, self._db:
-            for table in ("uses", "pins"):
+            for table in ("uses", "pins", "moved"):
                 self._db.execute(f"DELETE FROM {table} WHERE revision = ?", (revision,))  # noqa: S608 - a constant
             self.last_used.pop(revision, None)
+            self.moved.pop(revision, None)
             self.pins.discard(revision)
 
     def _use(self, revision: str, at: float) -> None:
