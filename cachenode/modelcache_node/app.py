@@ -24,6 +24,7 @@ from modelcache_node.serving.job_api import build_job_api
 from modelcache_node.serving.local_api import build_local_api
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
+from modelcache_node.transfer.rules import OpenNetwork, Rules
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class AgentOptions:
     movers: int | None = None
     allow_any_disk: bool = False
     node_name: str | None = None
+    rules: Rules = OpenNetwork()  # noqa: RUF009 - immutable
 
 
 async def run_agent(options: AgentOptions) -> None:
@@ -84,6 +86,7 @@ async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> Cache:
         Movers(
             count=options.movers,
             download_limit_bytes_per_s=options.download_limit_bytes_per_s,
+            rules=options.rules,
         )
     )
     cache = Cache(

@@ -56,6 +56,12 @@ class AccessDeniedError(InvalidSourceError):
     reason = Reason.ACCESS_DENIED
 
 
+class EndpointDeniedError(InvalidSourceError):
+    """The administrator does not let this cluster's nodes go where the source leads."""
+
+    reason = Reason.ENDPOINT_DENIED
+
+
 class SourceLiesError(InvalidSourceError):
     """What was said of an object is not what its origin answers. Nothing of it is kept."""
 

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NOT_PROVED = "NotProved"
     MODEL_CACHE_NOT_FOUND = "ModelCacheNotFound"
     SOURCE_LIES = "SourceLies"
+    ENDPOINT_DENIED = "EndpointDenied"
 
     # The world changed or is away; trying again may help.
     SOURCE_CHANGED = "SourceChanged"

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -45,6 +46,7 @@ def installed(cluster: Cluster, model: Model) -> Iterator[Cluster]:
         *("upgrade", "--install", "modelcache", str(REPOSITORY / "charts" / "modelcache")),
         *("--namespace", "modelcache", "--create-namespace", "--wait", "--timeout", "5m"),
         *("--set", f"image.repository={repository},image.tag={tag}"),
+        *("--set", f"network.allowedRanges={{{urlsplit(cluster.store.url).hostname}/32}}"),
     )
     cluster.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TENANT}},

@@ -49,6 +49,21 @@ def test_the_agent_is_told_what_its_values_say(chart: Chart) -> None:
     assert options.allow_any_disk
 
 
+def test_the_agent_is_told_where_sources_may_lead(chart: Chart) -> None:
+    options = agent(
+        chart.render(
+            network={
+                "allowedRanges": ["10.20.0.15/32", "fd00:20::/32"],
+                "deniedRanges": ["10.244.0.0/16"],
+                "allowedHosts": ["*.amazonaws.com"],
+            }
+        )
+    )
+    assert list(map(str, options.allow_range)) == ["10.20.0.15/32", "fd00:20::/32"]
+    assert list(map(str, options.deny_range)) == ["10.244.0.0/16"]
+    assert options.allow_host == ["*.amazonaws.com"]
+
+
 def test_the_agent_finds_its_files_where_they_are_mounted(rendered: Rendering) -> None:
     [container] = rendered.pod_specs()["agent"]["containers"]
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]

@@ -47,6 +47,7 @@ def test_an_unknown_value_is_refused(chart: Chart, values: dict[str, object]) ->
     "values",
     [
         {"node": {"dataDir": "relative/path"}},
+        {"network": {"allowedRanges": ["the cluster"]}},
         {"node": {"dataDir": "/models/"}},
         {"node": {"kubeletRoot": ""}},
         {"agent": {"capacity": "lots"}},

@@ -6,6 +6,7 @@ import logging
 
 from modelcache_api.errors import InvalidRequestError
 from modelcache_node.app import AgentOptions, run_agent
+from modelcache_node.transfer.rules import NetworkRules, OpenNetwork, Rules
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +35,15 @@ def run(args: argparse.Namespace) -> int:
                 movers=args.movers,
                 allow_any_disk=args.allow_any_disk,
                 node_name=args.node_name if args.kubernetes else None,
+                rules=_network_rules(args),
             )
         )
     )
     return 0
+
+
+def _network_rules(args: argparse.Namespace) -> Rules:
+    """An agent without tenants, on somebody's own machine, may go wherever they can."""
+    if not (args.kubernetes or args.allow_range or args.deny_range or args.allow_host):
+        return OpenNetwork()
+    return NetworkRules(tuple(args.allow_range), tuple(args.deny_range), tuple(args.allow_host))

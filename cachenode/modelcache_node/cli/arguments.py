@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
+from modelcache_node.transfer.rules import Network, parse_network
+
 #: `pull` and `prefetch` give up after this long without progress.
 GIVE_UP_S = 120.0
 
@@ -28,6 +30,14 @@ def host_port(text: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def address_range(text: str) -> Network:
+    """``10.0.0.0/8``, or one address."""
+    try:
+        return parse_network(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range such as 10.0.0.0/8: {e}") from e
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -114,7 +124,22 @@ def _add_agent(commands: _Commands) -> None:
     )
     agent.add_argument("--kubernetes", action="store_true", help="keep this node's CacheNode")
     agent.add_argument("--node-name", metavar="NAME", help="this node, as Kubernetes calls it")
+    _add_network_rules(agent)
     agent.add_argument("--log-level", default="info", choices=("debug", "info", "warning"))
+
+
+def _add_network_rules(agent: argparse.ArgumentParser) -> None:
+    rules = agent.add_argument_group(
+        "where sources may lead",
+        "With --kubernetes, or one of these: nowhere private, link-local or on this host unless"
+        " allowed. The narrowest range that holds an address decides.",
+    )
+    for flag, kind, shown, text in (
+        ("--allow-range", address_range, "CIDR", "origins may be here; repeatable"),
+        ("--deny-range", address_range, "CIDR", "origins may not be here; repeatable"),
+        ("--allow-host", str, "GLOB", "of hosts only these; repeatable"),
+    ):
+        rules.add_argument(flag, type=kind, action="append", default=[], metavar=shown, help=text)
 
 
 def _add_pull(commands: _Commands) -> None:

@@ -10,7 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from modelcache_api.errors import InvalidSourceError, SourceUnavailableError
+from modelcache_api.errors import (
+    EndpointDeniedError,
+    InvalidSourceError,
+    SourceUnavailableError,
+)
+from modelcache_node.transfer.rules import OpenNetwork, Rules
 
 #: How long an answer is used. Object stores rotate their addresses within seconds to minutes.
 FRESH_S = 30.0
@@ -35,11 +40,6 @@ class Endpoint(NamedTuple):
     def host_header(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
-
-
-def is_allowed(_address: str) -> bool:
-    """Whether a mover may connect to this address. Any, as long as no policy is given."""
-    return True
 
 
 def parse_url(url: str) -> tuple[Endpoint, str]:
@@ -74,11 +74,11 @@ class AddressBook:
         self,
         *,
         clock: Callable[[], float],
-        allows: Callable[[str], bool] = is_allowed,
+        rules: Rules | None = None,
         lookup: Lookup = look_up,
     ) -> None:
         self._clock = clock
-        self._allows = allows
+        self._rules = rules or OpenNetwork()
         self._lookup = lookup
         self._known: dict[tuple[str, int], tuple[float, list[str]]] = {}
         self._turn = 0
@@ -88,7 +88,7 @@ class AddressBook:
 
         Raises:
             SourceUnavailableError: the name does not resolve now.
-            InvalidSourceError: it leads nowhere that may be connected to.
+            EndpointDeniedError: it leads nowhere that may be connected to.
         """
         key = (endpoint.host, endpoint.port)
         looked_up_at, found = self._known.get(key, (0.0, []))
@@ -106,6 +106,9 @@ class AddressBook:
         self._known.pop((endpoint.host, endpoint.port), None)
 
     async def _find(self, endpoint: Endpoint) -> list[str]:
+        refusal = self._rules.host_refusal(endpoint.host)
+        if refusal:
+            raise EndpointDeniedError(refusal)
         if _is_address(endpoint.host):
             found: Sequence[str] = [endpoint.host]
         else:
@@ -113,9 +116,15 @@ class AddressBook:
                 found = await self._lookup(endpoint.host, endpoint.port)
             except (OSError, UnicodeError) as e:
                 raise SourceUnavailableError(f"cannot resolve {endpoint.host}: {e}") from e
-        allowed = [address for address in dict.fromkeys(found) if self._allows(address)]
+        allowed: list[str] = []
+        for address in dict.fromkeys(found):
+            refusal = self._rules.address_refusal(address)
+            if refusal is None:
+                allowed.append(address)
         if not allowed:
-            raise InvalidSourceError(f"{endpoint.host} leads to no address that may be used")
+            raise EndpointDeniedError(
+                f"{endpoint.host} leads to no address that may be used: {refusal}"
+            )
         return allowed[:MAX_ADDRESSES]
 
 

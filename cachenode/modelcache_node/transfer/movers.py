@@ -28,7 +28,7 @@ from modelcache_api.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
-from modelcache_node.transfer.addresses import AddressBook, Endpoint, is_allowed, parse_url
+from modelcache_node.transfer.addresses import AddressBook, Endpoint, parse_url
 from modelcache_node.transfer.dispatching import Dispatcher, Ticket
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.http1 import build_request
@@ -41,6 +41,7 @@ from modelcache_node.transfer.pacing import (
     retry_after_s,
 )
 from modelcache_node.transfer.ranges import MoverStats, RangeRequest, RangeResult
+from modelcache_node.transfer.rules import Rules
 from modelcache_node.transfer.wire import Assignment
 
 #: How long `fetch` goes on asking again. Arbitrary: callers that wait longer ask anew.
@@ -73,7 +74,7 @@ class Movers:
         download_limit_bytes_per_s: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
-        allows: Callable[[str], bool] = is_allowed,
+        rules: Rules | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -83,12 +84,12 @@ class Movers:
             download_limit_bytes_per_s: Bound on all of them together, over seconds; None: none.
             clock: Monotonic seconds.
             uniform: Randomness of back-off.
-            allows: Whether an address may be connected to.
+            rules: Where origins may be; None: anywhere.
         """
         self._count = count or default_count(os.cpu_count() or 1)
         self._clock = clock
         self._uniform = uniform
-        self._book = AddressBook(clock=clock, allows=allows)
+        self._book = AddressBook(clock=clock, rules=rules)
         self._dispatcher = Dispatcher(
             self._count,
             limits or default_limits(memory_limit_bytes(), self._count),

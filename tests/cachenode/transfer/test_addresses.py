@@ -2,8 +2,13 @@
 
 import pytest
 
-from modelcache_api.errors import InvalidSourceError, SourceUnavailableError
+from modelcache_api.errors import (
+    EndpointDeniedError,
+    InvalidSourceError,
+    SourceUnavailableError,
+)
 from modelcache_node.transfer.addresses import FRESH_S, AddressBook, Endpoint, parse_url
+from modelcache_node.transfer.rules import NetworkRules
 
 STORE = Endpoint("https", "store.example", 443)
 
@@ -47,16 +52,14 @@ async def test_a_name_is_looked_up_anew_when_its_time_is_over_or_nothing_answere
 
 
 async def test_an_address_that_is_not_allowed_is_never_used():
-    names = Names(["169.254.169.254", "10.0.0.1"])
-    book = AddressBook(
-        clock=Clock(), lookup=names.look_up, allows=lambda address: address.startswith("10.")
-    )
-    assert await book.addresses_of(STORE) == ["10.0.0.1"]
+    names = Names(["169.254.169.254", "93.184.215.14"])
+    book = AddressBook(clock=Clock(), lookup=names.look_up, rules=NetworkRules())
+    assert await book.addresses_of(STORE) == ["93.184.215.14"]
 
 
 async def test_a_literal_address_is_checked_too():
-    book = AddressBook(clock=Clock(), allows=lambda _: False)
-    with pytest.raises(InvalidSourceError, match="no address"):
+    book = AddressBook(clock=Clock(), rules=NetworkRules())
+    with pytest.raises(EndpointDeniedError, match="no address"):
         await book.addresses_of(Endpoint("http", "169.254.169.254", 80))
 
 

@@ -187,13 +187,6 @@ async def test_authorities_that_are_none_are_the_users_mistake(movers):
         await movers.fetch(request_for(origin, "models/a", None, 0, 1, ca_pem="nonsense"))
 
 
-async def test_an_address_that_is_not_allowed_is_not_connected_to(origin):
-    async with Movers(count=1, allows=lambda _: False) as movers:
-        with pytest.raises(InvalidSourceError, match="no address"):
-            await movers.fetch(request_for(origin, "models/a", None, 0, 1))
-    assert origin.connections == 0
-
-
 async def test_a_full_disk_is_told_apart(origin, movers):
     origin.put("models/a", bytes(1000))
     with pytest.raises(DiskFullError):
