@@ -7,7 +7,7 @@ says so and is left out.
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -60,6 +60,8 @@ class Cluster(ABC):
     image: str
     test_image: str
     store: Store
+    chart_values: Sequence[str] = ()
+    """What the chart must be told here, as words for `helm --set`."""
 
     @abstractmethod
     def kubectl_words(self) -> list[str]:

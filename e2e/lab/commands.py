@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 POLL_INTERVAL_S = 0.1  # arbitrary: small against everything that is waited for here
 ERROR_TAIL_CHARS = 4000  # enough of a failed command's words to act on; arbitrary
+
+Found = TypeVar("Found")
 
 
 class LabError(Exception):
@@ -63,14 +66,21 @@ def output(argv: Sequence[str | Path], *, timeout_s: float = 600) -> str:
     return run(argv, timeout_s=timeout_s).stdout.strip()
 
 
-def wait_until(true: Callable[[], bool], what: str, *, timeout_s: float) -> None:
-    """Poll until something holds.
+def wait_until(
+    probe: Callable[[], Found | None],
+    what: str,
+    *,
+    timeout_s: float,
+    interval_s: float = POLL_INTERVAL_S,
+) -> Found:
+    """Poll until something holds, and return it: the first answer that is not empty.
 
     Raises:
-        LabError: It did not within ``timeout_s``.
+        LabError: There was none within ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
-    while not true():
+    while not (found := probe()):
         if time.monotonic() > deadline:
             raise LabError(f"waited {timeout_s:g} s in vain for {what}")
-        time.sleep(POLL_INTERVAL_S)
+        time.sleep(interval_s)
+    return found

@@ -1,4 +1,4 @@
-"""A small S3 client with Signature Version 4, for filling the lab's store through a unix socket."""
+"""A small S3 client with Signature Version 4, for filling a store by unix socket or by URL."""
 
 import hashlib
 import hmac
@@ -14,7 +14,6 @@ from pathlib import Path
 BLOCK_BYTES = 1 << 20  # sent at a time; arbitrary
 TIMEOUT_S = 120.0  # for one answer, the store's own checksum of a large object included
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-HOST = "localhost"
 
 
 class S3Error(Exception):
@@ -38,11 +37,34 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where a store listens, and the name it is asked by."""
+
+    connect: Callable[[], http.client.HTTPConnection]
+    host: str
+
+
+def at_socket(path: Path) -> Address:
+    """A store behind a unix socket."""
+    return Address(lambda: _UnixConnection(path), "localhost")
+
+
+def at_url(url: str) -> Address:
+    """A store at `http(s)://host[:port]`."""
+    parts = urllib.parse.urlsplit(url)
+    secured = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secured else http.client.HTTPConnection
+    return Address(
+        lambda: kind(parts.netloc, timeout=TIMEOUT_S, blocksize=BLOCK_BYTES), parts.netloc
+    )
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(HOST, timeout=TIMEOUT_S, blocksize=BLOCK_BYTES)
+        super().__init__("localhost", timeout=TIMEOUT_S, blocksize=BLOCK_BYTES)
         self._path = path
 
     def connect(self) -> None:
@@ -56,12 +78,12 @@ class S3Client:
 
     def __init__(
         self,
-        path: Path,
+        address: Address,
         region: str,
         credentials: Credentials,
         clock: Callable[[], datetime] = _now,
     ) -> None:
-        self._path = path
+        self._address = address
         self._region = region
         self._credentials = credentials
         self._clock = clock
@@ -129,9 +151,13 @@ class S3Client:
         pairs = [f"{_quote(name)}={_quote(value)}" for name, value in sorted((query or {}).items())]
         query_text = "&".join(pairs)
         signed = signed_headers(
-            method, path, query_text, sha256, self._region, self._credentials, self._clock()
+            (method, path, query_text, self._address.host),
+            sha256,
+            self._region,
+            self._credentials,
+            self._clock(),
         )
-        connection = _UnixConnection(self._path)
+        connection = self._address.connect()
         try:
             target = f"{path}?{query_text}" if query_text else path
             connection.request(method, target, body=body, headers={**signed, **(headers or {})})  # type: ignore[arg-type]
@@ -145,17 +171,16 @@ class S3Client:
 
 
 def signed_headers(
-    method: str,
-    path: str,
-    query: str,
+    asked: tuple[str, str, str, str],
     sha256: str,
     region: str,
     credentials: Credentials,
     now: datetime,
 ) -> dict[str, str]:
-    """The headers of one request, with its Signature Version 4."""
+    """The headers of one request (method, path, query, host), with its Signature Version 4."""
+    method, path, query, host = asked
     stamp = now.strftime("%Y%m%dT%H%M%SZ")
-    headers = {"host": HOST, "x-amz-content-sha256": sha256, "x-amz-date": stamp}
+    headers = {"host": host, "x-amz-content-sha256": sha256, "x-amz-date": stamp}
     names = ";".join(headers)
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
     request = "\n".join([method, path, query, lines, names, sha256])

@@ -11,7 +11,7 @@ from pathlib import Path
 from e2e.lab import network
 from e2e.lab.commands import wait_until
 from e2e.lab.processes import Processes
-from e2e.lab.s3_client import Credentials, S3Client, S3Error
+from e2e.lab.s3_client import Credentials, S3Client, S3Error, at_socket
 from e2e.lab.settings import S3_ADDRESS, S3_PORT, S3_TLS_PORT, Settings
 from e2e.lab.tools import VERSITYGW, program
 
@@ -51,7 +51,7 @@ def socket_path(settings: Settings) -> Path:
 
 def client(settings: Settings, credentials: Credentials) -> S3Client:
     """A client for this machine's side."""
-    return S3Client(socket_path(settings), REGION, credentials)
+    return S3Client(at_socket(socket_path(settings)), REGION, credentials)
 
 
 def start(settings: Settings, processes: Processes, credentials: Credentials) -> None:

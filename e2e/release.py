@@ -1,0 +1,102 @@
+"""The installed chart: put in by helm, looked into part by part, killed part by part."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from e2e.cluster import Cluster
+from e2e.lab.commands import LabError
+from e2e.lab.settings import REPOSITORY
+
+CHART = REPOSITORY / "charts" / "modelcache"
+NAME = NAMESPACE = "modelcache"
+SOCKET = "/run/modelcache/agent.sock"
+PARTS = ("agent", "csi", "operator")
+#: The worker beneath each container's supervisor, by its command line.
+WORKERS = {
+    "agent": r"/modelcache agent ",
+    "csi": r"/modelcache-csi ",
+    "operator": r"/modelcache-operator( |$)",
+}
+HELM_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Publish:
+    """One NodePublishVolume, as the plugin logged it."""
+
+    pod: str
+    code: str
+    duration_ms: float
+
+
+class Release:
+    """The chart on one cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def install(self, *values: str) -> None:
+        """Install or upgrade; ``values`` are words for `helm --set`. Returns when all is ready."""
+        repository, _, tag = self.cluster.image.rpartition(":")
+        image = (f"image.repository={repository}", f"image.tag={tag}")
+        settings = [
+            word
+            for value in (*image, *self.cluster.chart_values, *values)
+            for word in ("--set", value)
+        ]
+        self._helm(
+            "upgrade", "--install", NAME, str(CHART), "--create-namespace", "--wait", *settings
+        )
+
+    def test(self) -> str:
+        """Run the chart's own test; return what it says."""
+        return self._helm("test", NAME, "--logs")
+
+    def uninstall(self) -> None:
+        self._helm("uninstall", NAME, "--wait", "--ignore-not-found")
+
+    def pods(self, part: str) -> dict[str, str]:
+        """Names of a part's pods, by node."""
+        selector = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/component={part}"
+        found: list[dict[str, Any]] = self.cluster.objects(
+            "pods", "--namespace", NAMESPACE, "--selector", selector
+        )
+        return {
+            pod["spec"]["nodeName"]: pod["metadata"]["name"]
+            for pod in found
+            if not pod["metadata"].get("deletionTimestamp")
+        }
+
+    def ask(self, node: str, *words: str) -> Any:
+        """Run `modelcache` in a node's agent pod with `--json`; return what it prints."""
+        command = ("modelcache", *words, "--socket", SOCKET, "--json")
+        pod = self.pods("agent")[node]
+        where = ("--namespace", NAMESPACE, pod, "--container", "agent")
+        return json.loads(self.cluster.kubectl("exec", *where, "--", *command))
+
+    def kill(self, part: str, node: str) -> None:
+        """Kill -9 a part's worker on a node, with its children.
+
+        Raises:
+            LabError: There was nothing to kill.
+        """
+        if not self.cluster.kill_in_pod(NAMESPACE, self.pods(part)[node], WORKERS[part]):
+            raise LabError(f"no worker of {part} runs on {node}")
+
+    def logs(self, part: str, node: str) -> list[dict[str, Any]]:
+        """What a part logged on a node; lines that are no JSON are left out."""
+        text = self.cluster.kubectl("logs", self.pods(part)[node], "--namespace", NAMESPACE)
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def publishes(self, node: str) -> list[Publish]:
+        """The calls that asked a node's plugin for a volume, the oldest first."""
+        return [
+            Publish(line.get("pod_name", ""), line["code"], line["duration_ms"])
+            for line in self.logs("csi", node)
+            if line.get("rpc") == "NodePublishVolume"
+        ]
+
+    def _helm(self, *words: str) -> str:
+        where = ("--namespace", NAMESPACE, "--timeout", f"{HELM_TIMEOUT_S}s")
+        return self.cluster.helm(*words, *where, timeout_s=HELM_TIMEOUT_S + 10)
