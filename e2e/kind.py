@@ -9,7 +9,7 @@ import secrets
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -98,7 +98,9 @@ class KindCluster(Cluster):
     capabilities = frozenset({Capability.NODES})
     image = IMAGE
     test_image = TEST_IMAGE
-    chart_values = ("agent.allowAnyDisk=true",)  # a node's disk is a directory of the host's
+    chart_values: Sequence[str] = (
+        "agent.allowAnyDisk=true",
+    )  # a node's disk is a directory of the host's
 
     def __init__(self, store: KindStore) -> None:
         self.store = store

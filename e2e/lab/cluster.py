@@ -86,7 +86,8 @@ class LabCluster(Cluster):
 
         def reports() -> bool:
             condition = ready_condition(self.get("node", node))
-            return condition["status"] == "True" and condition["lastHeartbeatTime"] != before
+            is_ready: bool = condition["status"] == "True"
+            return is_ready and condition["lastHeartbeatTime"] != before
 
         wait_until(reports, f"{node} to be ready", timeout_s=NODE_TIMEOUT_S)
 

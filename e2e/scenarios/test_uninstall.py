@@ -1,5 +1,7 @@
 """The chart goes: who reads goes on reading, and once the pods are gone nothing is left."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from e2e.cluster import Capability, Cluster, Mount, Process
@@ -35,14 +37,14 @@ def test_after_pods_and_chart_no_mount_and_no_process_is_left(
 ) -> None:
     for tenant in tenants:
         tenant.delete()
-    for node in nodes:
-        wait_until(lambda node=node: not ours_mounted(cluster, node), f"no mount on {node}",
-                   timeout_s=END_TIMEOUT_S)  # fmt: skip
+    wait_until_gone(lambda: [found for node in nodes for found in ours_mounted(cluster, node)])
     release.uninstall()
-    for node in nodes:
-        wait_until(lambda node=node: not ours_running(cluster, node), f"no process on {node}",
-                   timeout_s=END_TIMEOUT_S)  # fmt: skip
-        assert not ours_mounted(cluster, node)
+    wait_until_gone(lambda: [found for node in nodes for found in ours_running(cluster, node)])
+    assert not [found for node in nodes for found in ours_mounted(cluster, node)]
+
+
+def wait_until_gone(left: Callable[[], Sequence[object]]) -> None:
+    wait_until(lambda: not left(), f"the end of {left()}", timeout_s=END_TIMEOUT_S)
 
 
 def ours_mounted(cluster: Cluster, node: str) -> list[Mount]:
@@ -55,9 +57,9 @@ def ours_mounted(cluster: Cluster, node: str) -> list[Mount]:
 
 
 def ours_running(cluster: Cluster, node: str) -> list[Process]:
-    """Processes of ours on a node."""
+    """Processes of ours in the pods of a node."""
     return [
         process
         for process in cluster.processes(node)
-        if "modelcache" in process.command and "kubelet" not in process.command
+        if "kubepods" in process.cgroup and "modelcache" in process.command
     ]
