@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from e2e.cluster import Cluster
 from e2e.lab.commands import LabError
@@ -39,12 +41,14 @@ class Release:
     def install(self, *values: str) -> None:
         """Install or upgrade; ``values`` are words for `helm --set`. Returns when all is ready."""
         repository, _, tag = self.cluster.image.rpartition(":")
-        image = (f"image.repository={repository}", f"image.tag={tag}")
-        settings = [
-            word
-            for value in (*image, *self.cluster.chart_values, *values)
-            for word in ("--set", value)
-        ]
+        given = (
+            f"image.repository={repository}",
+            f"image.tag={tag}",
+            *_allowed(self.cluster.store.url),
+            *self.cluster.chart_values,
+            *values,
+        )
+        settings = [word for value in given for word in ("--set", value)]
         self._helm(
             "upgrade", "--install", NAME, str(CHART), "--create-namespace", "--wait", *settings
         )
@@ -100,3 +104,13 @@ class Release:
     def _helm(self, *words: str) -> str:
         where = ("--namespace", NAMESPACE, "--timeout", f"{HELM_TIMEOUT_S}s")
         return self.cluster.helm(*words, *where, timeout_s=HELM_TIMEOUT_S + 10)
+
+
+def _allowed(store_url: str) -> list[str]:
+    """Let the agents reach a store at a private address: a cluster of tests has no other."""
+    host = urlsplit(store_url).hostname or ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return []
+    return [f"network.allowedRanges={{{address}/{address.max_prefixlen}}}"]
