@@ -8,6 +8,7 @@ from modelcache_api.errors import (
     InsufficientCapacityError,
     IntegrityMismatchError,
     ModelCacheError,
+    UnavailableError,
 )
 
 #: Between attempts: full jitter below a cap that doubles up to the longest. Arbitrary.
@@ -44,15 +45,18 @@ class Patience:
     async def pause_after(self, error: ModelCacheError) -> None:
         """Wait before the next attempt; raises `error` where there should be none.
 
+        Who asked for a pause, as throttling stores do, gets it, and jitter on top.
+
         A model that does not fit is not waited for: what would make room is a decision. Nor is
         content that was fetched again and again and stayed wrong.
         """
         idle_s = self._clock() - self._progressed_at
+        asked_s = error.retry_after_s if isinstance(error, UnavailableError) else None
         if (
             not error.retryable
             or isinstance(error, InsufficientCapacityError | IntegrityMismatchError)
-            or idle_s + self._pause_s > self.give_up_s
+            or idle_s + (asked_s or 0.0) + self._pause_s > self.give_up_s
         ):
             raise error
-        await asyncio.sleep(self._uniform(0, self._pause_s))
+        await asyncio.sleep((asked_s or 0.0) + self._uniform(0, self._pause_s))
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

@@ -35,6 +35,9 @@ class ChecksumAlgorithm(StrEnum):
     CRC64NVME = "crc64nvme"
     CRC32C = "crc32c"
     MD5 = "md5"
+    #: Git's name of a blob: SHA-1 of "blob <size>", NUL and the content. Hubs state it of files
+    #: that are not in large file storage.
+    GIT_SHA1 = "gitsha1"
 
 
 _HEX_DIGITS = {
@@ -42,6 +45,7 @@ _HEX_DIGITS = {
     ChecksumAlgorithm.CRC64NVME: 16,
     ChecksumAlgorithm.CRC32C: 8,
     ChecksumAlgorithm.MD5: 32,
+    ChecksumAlgorithm.GIT_SHA1: 40,
 }
 _CHECKSUM = re.compile(r"([a-z0-9]+):([0-9a-f]+)")
 

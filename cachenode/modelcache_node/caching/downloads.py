@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from modelcache_api.chunks import chunk_range
 from modelcache_api.errors import (
+    AccessDeniedError,
     GrantExpiredError,
     IntegrityMismatchError,
     ModelCacheError,
@@ -37,6 +38,9 @@ T = TypeVar("T")
 
 #: How often a blob whose checksum disagrees is mended before the source is called broken.
 MAX_MENDS = 2
+#: How often in a row a range's grant may be called expired, each time a new one, before the source
+#: is called closed. Arbitrary: clocks differ, but a fresh grant that is refused is no grant.
+MAX_RENEWALS = 3
 #: Between looks at a blob that another revision's download is at. Arbitrary; blobs take seconds.
 SHARED_BLOB_PAUSE_S = 0.5
 
@@ -173,6 +177,7 @@ class Download:
     async def _fetch_range(self, entry: _Blob, offset: int, length: int) -> RangeResult:
         """One range, by whichever grant is live; waits for one, and for the origin."""
         file = entry.source.file
+        n_renewals = 0
         while True:
             grant = await self._grants.get(file.blob)
             try:
@@ -190,7 +195,10 @@ class Download:
                     give_up_after_s=None,
                     on_retry=self._note_retry,
                 )
-            except GrantExpiredError:
+            except GrantExpiredError as e:
+                n_renewals += 1
+                if n_renewals > MAX_RENEWALS:
+                    raise AccessDeniedError(f"new grants are refused too: {e}") from e
                 self._grants.reject(file.blob, grant)
 
     async def _seal(self, entry: _Blob) -> None:

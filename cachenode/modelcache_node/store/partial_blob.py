@@ -136,7 +136,7 @@ class PartialBlob:
         if checksum.algorithm in (ChecksumAlgorithm.CRC32C, ChecksumAlgorithm.CRC64NVME):
             return combine(checksum.algorithm, self._parts(fd, checksum.algorithm))
         if prefix is None:
-            prefix = HashedPrefix(hashlib.new(checksum.algorithm, usedforsecurity=False), 0)
+            prefix = HashedPrefix(new_hasher(checksum.algorithm, self.size_bytes), 0)
         for piece in self._content(fd, prefix.n_bytes):
             prefix.hasher.update(piece)
         return prefix.hasher.hexdigest()
@@ -160,6 +160,14 @@ class PartialBlob:
         changed = [i for i in self.journal.present() if not is_intact(fd, i, self.journal)]
         for index in changed or range(self.journal.n_chunks):
             self.journal.mark_absent(index)
+
+
+def new_hasher(algorithm: ChecksumAlgorithm, size_bytes: int) -> Hasher:
+    """What hashes a blob of that size by an algorithm that is no CRC."""
+    if algorithm is ChecksumAlgorithm.GIT_SHA1:
+        # SHA-1 detects accidents; who could forge it is the hub itself
+        return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+    return hashlib.new(algorithm, usedforsecurity=False)
 
 
 def mismatch(stated: Checksum, found: str | None) -> IntegrityMismatchError:

@@ -1,14 +1,15 @@
 """Does an answer fit its request? Pure decisions over an answer's head.
 
-Every range is checked: status, Content-Range, total size and validator. Nothing of an answer that
-fails is written. A store that ignores ``If-Match`` is caught by the validator it answers with.
+Every range is checked: status, Content-Range, total size and pin. Nothing of an answer that fails
+is written. A store that ignores ``If-Match`` is caught by the tag it answers with.
 """
 
 from typing import NamedTuple
 
 from modelcache_api.units import KIB
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
-from modelcache_node.transfer.http1 import Head, quoted
+from modelcache_node.transfer.http1 import Head
+from modelcache_node.transfer.pins import check_pin, is_gone_when_changed
 
 #: How much of an error's body is looked at. S3's take 300-600 bytes; arbitrary, well above.
 MAX_ERROR_BODY_BYTES = 8 * KIB
@@ -19,6 +20,7 @@ _EXPIRED_MARKS = (
     b"Request has expired",
     b"TokenRefreshRequired",
     b"AuthorizationExpired",
+    b"Signature not valid in the specified time frame",  # Azure
 )
 _MESSAGE_BYTES = 200
 
@@ -68,11 +70,13 @@ def judge_error(expected: Expected, head: Head, body: bytes) -> RangeFailedError
     if status in {400, 401, 403}:
         return _judge_refusal(status, body, said)
     if status in {404, 410}:
-        return RangeFailedError(FailureKind.NOT_FOUND, said)
+        is_replaced = is_gone_when_changed(expected.validator)
+        return RangeFailedError(FailureKind.CHANGED if is_replaced else FailureKind.NOT_FOUND, said)
     if status in {408, 425} or status >= 500:
         return RangeFailedError(FailureKind.UNAVAILABLE, said, retry_after)
     if 300 <= status < 400:
-        return RangeFailedError(FailureKind.REFUSED, f"redirected, which is not followed: {said}")
+        location = head.headers.get("location")
+        return RangeFailedError(FailureKind.REDIRECTED, f"redirected: {said}", None, location)
     return RangeFailedError(FailureKind.REFUSED, said)
 
 
@@ -81,6 +85,10 @@ def _judge_refusal(status: int, body: bytes, said: str) -> RangeFailedError:
         return RangeFailedError(FailureKind.EXPIRED, said)
     if b"RequestTimeout" in body:  # S3 answers 400 when a connection idled
         return RangeFailedError(FailureKind.UNAVAILABLE, said)
+    if status == 401:  # a token that no longer counts; who never had the right was told so before
+        return RangeFailedError(FailureKind.EXPIRED, said)
+    if b"Server Side Encryption" in body:
+        said += "; objects under customers' keys (SSE-C) cannot be read: use SSE-S3 or SSE-KMS"
     kind = FailureKind.REFUSED if status == 400 else FailureKind.DENIED
     return RangeFailedError(kind, said)
 
@@ -112,12 +120,8 @@ def _check_whole(expected: Expected, head: Head) -> Accepted:
 
 def _check_state(expected: Expected, head: Head, total: int) -> None:
     """Is this still the object that was asked for?"""
-    etag = head.headers.get("etag")
     if expected.validator is not None:
-        if etag is None:
-            raise _misbehaved("answered without an ETag, so the object cannot be pinned")
-        if quoted(etag) != quoted(expected.validator):
-            raise _changed(f"its ETag is {etag[:80]} and was {expected.validator[:80]}")
+        check_pin(expected.validator, head)
     if expected.total_bytes is not None and total != expected.total_bytes:
         raise _changed(f"it has {total} bytes and had {expected.total_bytes}")
 

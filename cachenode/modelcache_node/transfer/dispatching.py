@@ -285,7 +285,9 @@ class Dispatcher:
             self._n_throttled += 1
             self._origin_of(ticket.assignment).window.throttled(self._clock())
         if not ticket.settled.done():
-            ticket.settled.set_exception(RangeFailedError(kind, failed.message, failed.retry_after))
+            ticket.settled.set_exception(
+                RangeFailedError(kind, failed.message, failed.retry_after, failed.location)
+            )
 
     def _on_end(self, process: WorkerProcess) -> None:
         worker = next(one for one in self._workers if one.process is process)

@@ -18,6 +18,7 @@ class FailureKind(StrEnum):
     MISBEHAVED = "misbehaved"  # an answer that does not fit the request
     THROTTLED = "throttled"
     UNAVAILABLE = "unavailable"  # no connection, no answer, or one that broke off
+    REDIRECTED = "redirected"  # the bytes are elsewhere
     DISK_FULL = "disk-full"
     DISK_FAILED = "disk-failed"
     FILE_UNUSABLE = "file-unusable"  # our caller's mistake: no such file, not writable
@@ -28,13 +29,21 @@ class RangeFailedError(Exception):
 
     Attributes:
         retry_after: The origin's ``Retry-After``, unparsed.
+        location: Where it redirects to, unparsed.
     """
 
-    def __init__(self, kind: FailureKind, message: str, retry_after: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        retry_after: str | None = None,
+        location: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.retry_after = retry_after
+        self.location = location
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -16,8 +16,8 @@ MAX_REQUEST_BYTES = 16 * KIB
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _OURS = frozenset({
-    "host", "range", "if-match", "connection", "content-length", "transfer-encoding",
-    "accept-encoding", "expect", "upgrade", "te", "trailer",
+    "host", "range", "if-match", "if-unmodified-since", "connection", "content-length",
+    "transfer-encoding", "accept-encoding", "expect", "upgrade", "te", "trailer",
 })  # fmt: skip
 _END = b"\r\n\r\n"
 
@@ -54,7 +54,7 @@ def build_request(
     headers: tuple[tuple[str, str], ...] = (),
     *,
     span: tuple[int, int] | None,
-    validator: str | None,
+    condition: tuple[str, str] | None,
 ) -> bytes:
     """The bytes of one GET.
 
@@ -63,7 +63,7 @@ def build_request(
         host: Value of ``Host``.
         headers: A grant's own headers.
         span: First and last byte wanted; None asks for the whole object.
-        validator: ETag for ``If-Match``.
+        condition: The header that pins the object's state, see `pins`.
 
     Raises:
         ValueError: something in it could end a line or stand for two requests.
@@ -75,8 +75,8 @@ def build_request(
     lines = [f"GET {target} HTTP/1.1", f"Host: {host}", "Accept-Encoding: identity"]
     if span is not None:
         lines.append(f"Range: bytes={span[0]}-{span[1]}")
-    if validator is not None:
-        lines.append(f"If-Match: {_checked_value(quoted(validator))}")
+    if condition is not None:
+        lines.append(f"{condition[0]}: {_checked_value(condition[1])}")
     for name, value in headers:
         if not name or not set(name) <= _TOKEN or name.lower() in _OURS:
             raise ValueError(f"a grant may not set the header {name[:60]!r}")

@@ -4,6 +4,7 @@ Guarantees:
 - `fetch` answers once, with a range that is whole and written, or with one typed error;
 - a mover that dies is replaced, and its ranges are asked for again;
 - cancelling a fetch cancels its range at the worker: nothing is written after `fetch` returned;
+- redirects are followed by the rules of `redirects`, each hop checked like the first;
 - no credential or grant is logged, and none reaches a worker's command line or environment.
 """
 
@@ -28,7 +29,7 @@ from modelcache_api.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
-from modelcache_node.transfer.addresses import AddressBook, Endpoint, parse_url
+from modelcache_node.transfer.addresses import AddressBook, Endpoint
 from modelcache_node.transfer.dispatching import Dispatcher, Ticket
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.http1 import build_request
@@ -40,7 +41,9 @@ from modelcache_node.transfer.pacing import (
     pause_s,
     retry_after_s,
 )
+from modelcache_node.transfer.pins import condition
 from modelcache_node.transfer.ranges import MoverStats, RangeRequest, RangeResult
+from modelcache_node.transfer.redirects import MAX_HOPS, Hop, Ways, first_hop, next_hop
 from modelcache_node.transfer.rules import Rules
 from modelcache_node.transfer.wire import Assignment
 
@@ -54,10 +57,16 @@ _ERRORS: dict[FailureKind, type[ModelCacheError]] = {
     FailureKind.DENIED: AccessDeniedError,
     FailureKind.NOT_FOUND: SourceNotFoundError,
     FailureKind.REFUSED: InvalidSourceError,
+    FailureKind.REDIRECTED: InvalidSourceError,
     FailureKind.MISBEHAVED: SourceLiesError,
     FailureKind.DISK_FULL: DiskFullError,
     FailureKind.DISK_FAILED: DiskFailedError,
 }
+#: What the end of a remembered way may answer when it no longer holds; the way is gone anew then.
+_WAY_ENDED = frozenset({
+    FailureKind.REDIRECTED, FailureKind.EXPIRED, FailureKind.DENIED, FailureKind.NOT_FOUND,
+    FailureKind.REFUSED, FailureKind.CHANGED,
+})  # fmt: skip
 
 
 class Movers:
@@ -90,6 +99,7 @@ class Movers:
         self._clock = clock
         self._uniform = uniform
         self._book = AddressBook(clock=clock, rules=rules)
+        self._ways = Ways(clock)
         self._dispatcher = Dispatcher(
             self._count,
             limits or default_limits(memory_limit_bytes(), self._count),
@@ -144,26 +154,25 @@ class Movers:
             DiskFullError, DiskFailedError: our side.
             OSError: the request's file cannot be opened or written.
         """
-        endpoint, target = parse_url(request.grant.url)
-        head = _request_head(request, endpoint, target)
+        first = first_hop(request.grant)
         ask_again_until: float | None = None
         failures = 0
         while True:
             try:
-                return await self._attempt(request, endpoint, head)
+                return await self._follow(request, first)
             except RangeFailedError as e:
                 failures += 1
                 if not is_retryable(e.kind) or (
                     e.kind is FailureKind.MISBEHAVED and failures >= MAX_MISBEHAVIOURS
                 ):
-                    raise _to_error(e, target) from e
+                    raise _to_error(e, first.target) from e
                 failure = e
-            wait_s = self._pause(failure, failures, endpoint)
+            wait_s = self._pause(failure, failures, first.endpoint)
             now = self._clock()
             if ask_again_until is None and give_up_after_s is not None:
                 ask_again_until = now + give_up_after_s
             if ask_again_until is not None and now + wait_s >= ask_again_until:
-                raise _to_error(failure, target, retry_after_s=wait_s) from failure
+                raise _to_error(failure, first.target, retry_after_s=wait_s) from failure
             if on_retry is not None:
                 on_retry(failure.message)
             await asyncio.sleep(wait_s)
@@ -171,7 +180,40 @@ class Movers:
     def stats(self) -> MoverStats:
         return self._dispatcher.stats()
 
-    async def _attempt(self, request: RangeRequest, endpoint: Endpoint, head: bytes) -> RangeResult:
+    async def _follow(self, request: RangeRequest, first: Hop) -> RangeResult:
+        """One attempt, redirects and all; begins where this grant's way ended lately."""
+        known = self._ways.end_of(request.grant)
+        if known is not None:
+            try:
+                return await self._attempt(request, known)
+            except RangeFailedError as e:
+                self._ways.forget(request.grant)
+                if e.kind not in _WAY_ENDED:
+                    raise
+        hop = first
+        for _ in range(MAX_HOPS + 1):
+            try:
+                result = await self._attempt(request, hop)
+            except RangeFailedError as e:
+                if e.kind is not FailureKind.REDIRECTED:
+                    raise
+                hop = next_hop(hop, e.location)
+                continue
+            if hop is not first:
+                self._ways.remember(request.grant, hop)
+            return result
+        raise RangeFailedError(FailureKind.REFUSED, f"redirected more than {MAX_HOPS} times")
+
+    async def _attempt(self, request: RangeRequest, hop: Hop) -> RangeResult:
+        try:
+            return await self._ask(request, hop)
+        except RangeFailedError as e:
+            if e.kind is FailureKind.UNAVAILABLE:
+                self._book.forget(hop.endpoint)
+            raise
+
+    async def _ask(self, request: RangeRequest, hop: Hop) -> RangeResult:
+        endpoint, head = hop.endpoint, _request_head(request, hop)
         try:
             addresses = await self._book.addresses_of(endpoint)
         except SourceUnavailableError as e:
@@ -202,8 +244,6 @@ class Movers:
         )
 
     def _pause(self, failure: RangeFailedError, failures: int, endpoint: Endpoint) -> float:
-        if failure.kind is FailureKind.UNAVAILABLE:
-            self._book.forget(endpoint)
         asked_s = retry_after_s(failure.retry_after, dt.datetime.now(dt.UTC))
         budget_s = self._dispatcher.spend_retry(endpoint)
         return max(pause_s(failures, asked_s, self._uniform), budget_s)
@@ -222,15 +262,15 @@ def default_limits(memory_bytes: int | None, count: int) -> MoverLimits:
     return MoverLimits(dirty_bytes=dirty_bytes, keep_cached_bytes=memory_bytes // 4 // count)
 
 
-def _request_head(request: RangeRequest, endpoint: Endpoint, target: str) -> bytes:
+def _request_head(request: RangeRequest, hop: Hop) -> bytes:
     last = request.offset + request.length - 1
     try:
         return build_request(
-            target,
-            endpoint.host_header,
-            request.grant.headers,
+            hop.target,
+            hop.endpoint.host_header,
+            hop.headers,
             span=(request.offset, last) if request.length else None,
-            validator=request.validator,
+            condition=condition(request.validator),
         )
     except ValueError as e:
         raise InvalidSourceError(str(e)) from e

@@ -60,6 +60,7 @@ class Failed(NamedTuple):
     kind: str
     message: str
     retry_after: str | None
+    location: str | None
 
 
 class Cancelled(NamedTuple):

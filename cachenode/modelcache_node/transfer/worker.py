@@ -202,7 +202,9 @@ class Worker:
             self._received_before += connection.received
 
     def _fail(self, assignment: Assignment, error: RangeFailedError) -> None:
-        self._tell(Failed(assignment.id, error.kind, error.message, error.retry_after))
+        self._tell(
+            Failed(assignment.id, error.kind, error.message, error.retry_after, error.location)
+        )
 
     def _sweep(self, now: float) -> None:
         for connection, watch in list(self._connections.items()):

@@ -154,7 +154,10 @@ async def test_a_store_that_answers_wrongly_again_and_again_is_called_so(
         (faults.expired("AccessDenied"), GrantExpiredError, "Request has expired"),
         (faults.Status(404, faults.error_xml("NoSuchKey", "No")), SourceNotFoundError, "NoSuchKey"),
         (faults.Status(404, b"", is_chunked=True), SourceNotFoundError, "404"),
-        (faults.redirect("http://169.254.169.254/"), InvalidSourceError, "redirected"),
+        (faults.redirect("ftp://127.0.0.1/"), InvalidSourceError, "redirected to no usable URL"),
+        (faults.redirect("http://user@127.0.0.1/"), InvalidSourceError, "no usable URL"),
+        (faults.redirect(""), InvalidSourceError, "redirected to nowhere"),
+        (faults.Status(401, b"no such token"), GrantExpiredError, "HTTP 401"),
         (faults.Status(400, b""), InvalidSourceError, "HTTP 400"),
     ],
 )
