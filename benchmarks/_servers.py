@@ -1,11 +1,11 @@
-"""Servers to measure against: nginx as an S3 store of one bucket, over HTTP and TLS.
+"""A server to measure against: nginx as an S3 store of one bucket, over HTTP and TLS.
 
 Runs from a directory of its own, on loopback, on free ports, as the user who measures. It answers
 what anonymous clients ask of S3: an object by HEAD and by range (nginx itself), and
 ListObjectsV2 (a file written beforehand).
 """
 
-import shutil
+import os
 import socket
 import subprocess
 import time
@@ -16,10 +16,12 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import trustme
+from _installing import MissingToolError, debian_program
 
 BUCKET = "models"
 
 _CONFIG = """
+{user}
 worker_processes {workers};
 daemon off;
 error_log {state}/error.log error;
@@ -51,54 +53,50 @@ http {{
 """
 
 
-class MissingToolError(Exception):
-    """Something that a benchmark needs is not installed, and cannot be installed here."""
-
-
 @dataclass(frozen=True)
 class Store:
     """A running store.
 
     Attributes:
         ca_file: Authority of the TLS server's certificate.
-        object_name: The one object in it.
     """
 
     http_url: str
     https_url: str
     ca_file: Path
-    object_name: str
-    size_bytes: int
 
     def endpoint(self, scheme: str) -> str:
         return self.http_url if scheme == "http" else self.https_url
 
-    def object_url(self, scheme: str) -> str:
-        return f"{self.endpoint(scheme)}/{BUCKET}/{self.object_name}"
+    def object_url(self, scheme: str, name: str) -> str:
+        return f"{self.endpoint(scheme)}/{BUCKET}/{name}"
 
 
 @contextmanager
-def nginx_store(source: Path, state: Path, *, workers: int = 2) -> Iterator[Store]:
-    """Serve one file as the only object of a bucket.
+def nginx_store(bucket: Path, state: Path, *, workers: int = 2) -> Iterator[Store]:
+    """Serve a directory's files as the objects of a bucket.
 
     Args:
-        source: The object; its directory must be called BUCKET.
+        bucket: The directory; it must be called BUCKET.
         state: An empty directory for the server.
         workers: nginx processes.
+
+    Raises:
+        MissingToolError: there is no nginx, or it does not start.
     """
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if program is None:
-        raise MissingToolError("nginx is missing: apt-get install nginx-light")
+    program = debian_program("nginx", "nginx-light")
     http_port, https_port = _free_port(), _free_port()
     _write_certificates(state)
-    (state / "list.xml").write_text(_listing(source))
+    (state / "list.xml").write_text(_listing(bucket))
     (state / "nginx.conf").write_text(
         _CONFIG.format(
+            # A master that is root would have its workers be nobody, who cannot read our files.
+            user="user root root;" if os.geteuid() == 0 else "",
             workers=workers,
             state=state,
             http_port=http_port,
             https_port=https_port,
-            root=source.parent.parent,
+            root=bucket.parent,
             bucket=BUCKET,
         )
     )
@@ -112,8 +110,6 @@ def nginx_store(source: Path, state: Path, *, workers: int = 2) -> Iterator[Stor
             f"http://127.0.0.1:{http_port}",
             f"https://localhost:{https_port}",
             state / "ca.pem",
-            source.name,
-            source.stat().st_size,
         )
     finally:
         server.terminate()
@@ -127,18 +123,28 @@ def _write_certificates(state: Path) -> None:
     certificate.private_key_and_cert_chain_pem.write_to_path(state / "server.pem")
 
 
-def _listing(source: Path) -> str:
-    """A ListObjectsV2 answer; the ETag is the one that nginx makes of time and size."""
-    status = source.stat()
-    etag = f'"{int(status.st_mtime):x}-{status.st_size:x}"'
+def _listing(bucket: Path) -> str:
+    """A ListObjectsV2 answer of up to a thousand objects."""
+    objects = sorted(bucket.iterdir())
     return (
         '<?xml version="1.0" encoding="UTF-8"?>'
         '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-        f"<Name>{BUCKET}</Name><Prefix></Prefix><KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys>"
-        f"<IsTruncated>false</IsTruncated><Contents><Key>{escape(source.name)}</Key>"
+        f"<Name>{BUCKET}</Name><Prefix></Prefix><KeyCount>{len(objects)}</KeyCount>"
+        "<MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>"
+        + "".join(map(_listed, objects))
+        + "</ListBucketResult>"
+    )
+
+
+def _listed(path: Path) -> str:
+    """One object; its ETag is the one that nginx makes of time and size."""
+    status = path.stat()
+    etag = f'"{int(status.st_mtime):x}-{status.st_size:x}"'
+    return (
+        f"<Contents><Key>{escape(path.name)}</Key>"
         "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
         f"<ETag>{escape(etag)}</ETag><Size>{status.st_size}</Size>"
-        "<StorageClass>STANDARD</StorageClass></Contents></ListBucketResult>"
+        "<StorageClass>STANDARD</StorageClass></Contents>"
     )
 
 

@@ -1,0 +1,34 @@
+"""The flags that every benchmark has, and where its lines go."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Flags:
+    """How one run is wanted."""
+
+    json: bool
+    quick: bool
+    check: bool
+
+
+def parse_flags(description: str) -> Flags:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--json", action="store_true", help="print one object of medians and ratios, nothing else"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller and shorter: at most 50 s once all is there"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 if a figure is below its bar"
+    )
+    args = parser.parse_args()
+    return Flags(args.json, args.quick, args.check)
+
+
+def say(line: str) -> None:
+    """Tell whoever waits how far it is; never on standard output, which holds the results."""
+    print(line, file=sys.stderr, flush=True)
