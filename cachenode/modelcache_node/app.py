@@ -52,6 +52,7 @@ class AgentOptions:
     movers: int | None = None
     allow_any_disk: bool = False
     node_name: str | None = None
+    proof_max_age_s: float | None = None
     rules: Rules = OpenNetwork()  # noqa: RUF009 - immutable
 
 
@@ -96,6 +97,7 @@ async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> Cache:
         now=_now,
         clock=time.monotonic,
         version=version("modelcache"),
+        proof_max_age_s=options.proof_max_age_s,
     )
     stack.push_async_callback(cache.close)
     return cache

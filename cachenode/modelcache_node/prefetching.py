@@ -37,6 +37,7 @@ from modelcache_api.messages import (
     Message,
     Objects,
     Progress,
+    Proved,
     from_agent,
 )
 from modelcache_node.origins.base import SourceOptions
@@ -90,6 +91,15 @@ class Prefetch:
             InvalidSourceError and its kind: the source must be changed.
             ModelCacheError: patience is over; its text is the last failure's.
         """
+        ended = await self._run()
+        assert isinstance(ended, Done)  # a proof alone was not asked for
+        return ended
+
+    async def prove(self) -> None:
+        """Have access proved, where Hello `renews` a revision. Raises as `run`."""
+        await self._run()
+
+    async def _run(self) -> Done | Proved:
         while True:
             try:
                 return await self._attempt()
@@ -97,7 +107,7 @@ class Prefetch:
                 self._on_progress(Progress(note=f"{e}; trying again"))
                 await self._patience.pause_after(e)
 
-    async def _attempt(self) -> Done:
+    async def _attempt(self) -> Done | Proved:
         source = GrantedSource(self._options)
         objects = await source.objects()
         async with _connect(self._agent) as socket:
@@ -107,10 +117,12 @@ class Prefetch:
             await socket.send_str(ListingEnd(n_objects=len(objects)).wire())
             return await self._serve(socket, source)
 
-    async def _serve(self, socket: aiohttp.ClientWebSocketResponse, source: GrantedSource) -> Done:
+    async def _serve(
+        self, socket: aiohttp.ClientWebSocketResponse, source: GrantedSource
+    ) -> Done | Proved:
         async for message in _messages(socket):
             match message:
-                case Done():
+                case Done() | Proved():
                     return message
                 case Failed():
                     raise error_of(message.reason, message.message)

@@ -32,6 +32,7 @@ SHORT_NAMES = ("cn",)
 MAX_MODELS = 1000
 MAX_PROOFS = 1000
 MAX_WANTED = 500
+MAX_RENEWALS = 1000
 #: At least so often an agent writes its status, seconds.
 HEARTBEAT_S = 60.0
 
@@ -44,6 +45,19 @@ class WantedModel(ApiModel):
 
     pinned: bool = False
     """Never evict it."""
+
+
+class Renewal(ApiModel):
+    """Another node's agent proved a namespace's access to a revision again."""
+
+    namespace: Namespace
+    """Namespace whose access it is."""
+
+    revision: Revision
+    """Digest of the revision."""
+
+    at: datetime
+    """When it was proved."""
 
 
 class CacheNodeSpec(ApiModel):
@@ -60,6 +74,9 @@ class CacheNodeSpec(ApiModel):
         ),
     ] = ()
     """Revisions that the node should keep. What is not listed is evicted first."""
+
+    renewals: Annotated[tuple[Renewal, ...], Field(max_length=MAX_RENEWALS)] = ()
+    """Proofs of this node that others renewed. They renew proofs, and never make one."""
 
 
 class HeldModel(ApiModel):
@@ -125,6 +142,13 @@ class Proof(ApiModel):
 
     at: datetime
     """When the agent checked."""
+
+    renewed_at: datetime | None = None
+    """When access was last proved again, here or on another node."""
+
+    @property
+    def checked_at(self) -> datetime:
+        return self.at if self.renewed_at is None else max(self.at, self.renewed_at)
 
 
 class Wanted(ApiModel):

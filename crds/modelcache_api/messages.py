@@ -17,7 +17,7 @@ Errors are ``ErrorBody`` under a 4xx or 5xx status.
 
 A prefetch session: one JSON message per WebSocket text frame, ``{"type": …}``. The client says
 Hello, Objects (one or many), ListingEnd; the agent answers Progress now and then, GrantsWanted
-when grants run out (the client answers Grants), and ends with Done or Failed.
+when grants run out (the client answers Grants), and ends with Done, Proved or Failed.
 """
 
 from enum import StrEnum
@@ -106,7 +106,8 @@ class Hello(Message):
     """Opens a session: for whom, and under which CA.
 
     `namespace` is honoured on the unix socket only; a Job's is that of its token. `request` is
-    the operator's name for what it asked, echoed in the proof.
+    the operator's name for what it asked, echoed in the proof. With `renews` nothing is fetched:
+    the session ends with Proved once the namespace's access to that revision is proved again.
     """
 
     type: Literal["Hello"] = "Hello"
@@ -116,6 +117,21 @@ class Hello(Message):
     model_cache_uid: Uid = ""
     request: str = Field(default="", max_length=64)
     ca_pem: str | None = Field(default=None, max_length=MAX_CA_PEM_BYTES)
+    renews: Revision | None = None
+
+
+class RenewalWish(Message):
+    """A source to prove access to, and for which revision: what ``modelcache prove`` is told."""
+
+    uri: str = Field(max_length=2048)
+    endpoint: str | None = Field(default=None, max_length=2048)
+    region: str | None = Field(default=None, max_length=64)
+    include: list[str] = Field(default=[], max_length=64)
+    exclude: list[str] = Field(default=[], max_length=64)
+    model_cache: Name
+    model_cache_uid: Uid = ""
+    request: str = Field(default="", max_length=64)
+    renews: Revision
 
 
 class Objects(Message):
@@ -172,6 +188,13 @@ class Done(Message):
     integrity: Integrity
 
 
+class Proved(Message):
+    """Access to the revision that Hello names is proved anew; nothing was fetched."""
+
+    type: Literal["Proved"] = "Proved"
+    revision: Revision
+
+
 class Failed(Message):
     """The session is over without the revision. `retryable`: the same call may succeed later."""
 
@@ -182,9 +205,9 @@ class Failed(Message):
 
 
 FromClient = Annotated[Hello | Objects | ListingEnd | Grants, Field(discriminator="type")]
-FromAgent = Annotated[Progress | GrantsWanted | Done | Failed, Field(discriminator="type")]
+FromAgent = Annotated[Progress | GrantsWanted | Done | Proved | Failed, Field(discriminator="type")]
 from_client: TypeAdapter[Hello | Objects | ListingEnd | Grants] = TypeAdapter(FromClient)
-from_agent: TypeAdapter[Progress | GrantsWanted | Done | Failed] = TypeAdapter(FromAgent)
+from_agent: TypeAdapter[Progress | GrantsWanted | Done | Proved | Failed] = TypeAdapter(FromAgent)
 
 
 # -- leases
@@ -280,7 +303,10 @@ class VerifyReport(Message):
 
 
 class ProofReport(Message):
-    """A namespace's grants could read every object of a revision, at that Unix time."""
+    """A namespace's grants could read every object of a revision, at that Unix time.
+
+    `renewed_at`: when that was last proved again, here or on another node; 0 if never.
+    """
 
     namespace: Namespace
     model_cache: str
@@ -288,6 +314,7 @@ class ProofReport(Message):
     request: str
     revision: Revision
     at: float
+    renewed_at: float = 0.0
 
 
 class WantedReport(Message):

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     UNSAFE_PATH = "UnsafePath"
     ACCESS_DENIED = "AccessDenied"
     NOT_PROVED = "NotProved"
+    PROOF_EXPIRED = "ProofExpired"
     MODEL_CACHE_NOT_FOUND = "ModelCacheNotFound"
     SOURCE_LIES = "SourceLies"
     ENDPOINT_DENIED = "EndpointDenied"

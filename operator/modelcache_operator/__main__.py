@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modelcache_api.errors import ModelCacheError
 from modelcache_operator.app import Options, run
+from modelcache_operator.handlers.reconciling import PROOF_MAX_AGE
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,6 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
         default=os.environ.get("KUBECONFIG"),
         help="run outside a cluster; default: $KUBECONFIG, else the pod's ServiceAccount",
     )
+    parser.add_argument(
+        "--proof-max-age",
+        type=float,
+        default=PROOF_MAX_AGE.total_seconds(),
+        metavar="S",
+        help="as the agents are told; proofs are renewed at half of it (default %(default)s)",
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning"))
     return parser
 
@@ -78,6 +86,7 @@ def _options(args: argparse.Namespace) -> Options:
         health_listen=args.health_listen,
         workers=args.workers,
         kubeconfig=args.kubeconfig,
+        proof_max_age_s=args.proof_max_age,
     )
 
 

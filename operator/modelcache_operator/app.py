@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Options:
     health_listen: tuple[str, int]
     workers: int
     kubeconfig: str | None
+    proof_max_age_s: float
 
 
 async def run(options: Options) -> None:
@@ -69,6 +70,7 @@ async def run(options: Options) -> None:
         settings=_job_settings(options),
         now=_now,
         clock=time.monotonic,
+        proof_max_age=timedelta(seconds=options.proof_max_age_s),
     )
     ready = asyncio.Event()
     async with contextlib.aclosing(client), _serving_health(options.health_listen, ready):

@@ -10,6 +10,8 @@ import pytest
 from modelcache_api.model_cache import ModelCache
 from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
 from modelcache_operator.planning.observed import NodeView, Taint
+from modelcache_operator.planning.renewal_jobs import renewal_manifest
+from modelcache_operator.planning.renewing import RenewalJob
 from support.charts import FULLNAME, NAMESPACE, Chart
 from support.control_plane import (
     ADMINISTRATOR,
@@ -64,28 +66,32 @@ MODEL_CACHE: Object = {
 }
 
 
+NODE = NodeView(
+    name="n1",
+    uid="u",
+    labels={},
+    taints=(Taint("nvidia.com/gpu", "present", "NoSchedule"),),
+    boot_id="b",
+    is_linux=True,
+    not_ready_since=None,
+)
+SETTINGS = JobSettings(
+    image="registry.example/modelcache:1",
+    image_pull_policy="IfNotPresent",
+    image_pull_secrets=("pull",),
+    agent_url="https://10.96.0.7:7441",
+    agent_ca_pem="-----BEGIN CERTIFICATE-----",
+)
+
+
 def prefetch_job() -> Object:
     """What the operator would create, so that it and the policy cannot drift apart."""
     metadata = {**MODEL_CACHE["metadata"], "uid": "0a0b0c0d-0000-4000-8000-000000000000"}
     return job_manifest(
         ModelCache.model_validate({**MODEL_CACHE, "metadata": metadata}),
         JobWish(node="n1", request="r" * 20, attempt=1),
-        NodeView(
-            name="n1",
-            uid="u",
-            labels={},
-            taints=(Taint("nvidia.com/gpu", "present", "NoSchedule"),),
-            boot_id="b",
-            is_linux=True,
-            not_ready_since=None,
-        ),
-        JobSettings(
-            image="registry.example/modelcache:1",
-            image_pull_policy="IfNotPresent",
-            image_pull_secrets=("pull",),
-            agent_url="https://10.96.0.7:7441",
-            agent_ca_pem="-----BEGIN CERTIFICATE-----",
-        ),
+        NODE,
+        SETTINGS,
     )
 
 
@@ -188,6 +194,14 @@ def test_only_the_operator_writes_the_status_of_a_model_cache(api: ApiServer) ->
 
 def test_the_operator_starts_prefetch_jobs(api: ApiServer) -> None:
     api.request("POST", f"{JOBS}?dryRun=All", prefetch_job(), user=OPERATOR)
+
+
+def test_the_operator_starts_jobs_that_prove_access(api: ApiServer) -> None:
+    metadata = {**MODEL_CACHE["metadata"], "uid": "0a0b0c0d-0000-4000-8000-000000000000"}
+    status = {"revision": "sha256:" + "a" * 64}
+    body = {**MODEL_CACHE, "metadata": metadata, "status": status}
+    job = RenewalJob("default/s3", "n1", 7, (ModelCache.model_validate(body),))
+    api.request("POST", f"{JOBS}?dryRun=All", renewal_manifest(job, NODE, SETTINGS), user=OPERATOR)
 
 
 def test_whoever_else_may_make_jobs_makes_what_he_likes(api: ApiServer) -> None:

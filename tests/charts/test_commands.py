@@ -49,6 +49,13 @@ def test_the_agent_is_told_what_its_values_say(chart: Chart) -> None:
     assert options.allow_any_disk
 
 
+def test_agent_and_operator_agree_on_how_long_a_proof_holds(chart: Chart) -> None:
+    rendered = chart.render(access={"proofMaxAgeSeconds": 2_000_000})
+    assert agent(rendered).proof_max_age == 2_000_000
+    _, *arguments = command(rendered, "operator")
+    assert operator_parser().parse_args(arguments).proof_max_age == 2_000_000
+
+
 def test_the_agent_is_told_where_sources_may_lead(chart: Chart) -> None:
     options = agent(
         chart.render(

@@ -6,6 +6,7 @@ delivered late, twice and in any order. Time is a number that tests move.
 """
 
 import copy
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,8 +14,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from modelcache_api.names import ANNOTATION_MODEL_CACHE, ANNOTATION_NODE, ANNOTATION_REQUEST
+from modelcache_api.names import (
+    ANNOTATION_MODEL_CACHE,
+    ANNOTATION_NODE,
+    ANNOTATION_REQUEST,
+    LABEL_ROLE,
+)
 from modelcache_operator.kube.client import CACHE_NODES, JOBS, MODEL_CACHES, NODES, Kind, KubeError
+from modelcache_operator.planning.renewal_jobs import ROLE_PROVE
 from support.cluster_objects import REVISION, START, after, held, node, stamp
 
 Object = dict[str, Any]
@@ -187,6 +194,9 @@ class SimulatedCluster:
         status = job.get("status", {})
         if status.get("conditions"):
             return
+        if job["metadata"]["labels"][LABEL_ROLE] == ROLE_PROVE:
+            self._renew(job)
+            return
         annotations = job["metadata"]["annotations"]
         agent = self.agents.get(annotations[ANNOTATION_NODE])
         if agent is None or not agent.is_up:
@@ -207,6 +217,32 @@ class SimulatedCluster:
                 if pod["modelCache"] != annotations[ANNOTATION_MODEL_CACHE]
             ]
             self._end_job(job, None)
+
+    def _renew(self, job: Object) -> None:
+        """As an agent does: it proves what the source is now, and renews what it knows."""
+        spec = job["spec"]["template"]["spec"]
+        terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        [name] = terms["nodeSelectorTerms"][0]["matchFields"][0]["values"]
+        agent = self.agents.get(name)
+        if agent is None or not agent.is_up:
+            return
+        if self.failure:
+            self._end_job(job, "BackoffLimitExceeded", said=self.failure["said"])
+            return
+        for argument in spec["containers"][0]["args"]:
+            if argument.startswith("--source="):
+                wish = json.loads(argument.removeprefix("--source="))
+                for proof in agent.proofs:
+                    if proof["revision"] == wish["renews"]:
+                        proof["renewedAt"] = stamp(self.now())
+        self._end_job(job, None)
+
+    def _take_renewals(self, agent: Agent, spec: Object) -> None:
+        for renewal in spec.get("renewals", ()):
+            for proof in agent.proofs:
+                same = all(proof[word] == renewal[word] for word in ("namespace", "revision"))
+                if same and renewal["at"] > proof.get("renewedAt", proof["at"]):
+                    proof["renewedAt"] = renewal["at"]
 
     def _prove(self, agent: Agent, job: Object) -> None:
         meta = job["metadata"]
@@ -237,6 +273,7 @@ class SimulatedCluster:
         found = self._objects[CACHE_NODES].get(("", name))
         if found is None:
             return
+        self._take_renewals(agent, found["spec"])
         used_bytes = sum(model["bytesPresent"] for model in agent.models.values())
         status = {
             "bootId": "boot-1",

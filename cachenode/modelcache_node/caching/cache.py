@@ -29,11 +29,12 @@ from modelcache_api.messages import (
 )
 from modelcache_api.names import tree_path
 from modelcache_api.reasons import Reason
+from modelcache_node.caching.access import Freshness, check_renewable, proof_for
 from modelcache_node.caching.capacity import Capacity
 from modelcache_node.caching.eviction import Held
 from modelcache_node.caching.fetches import Fetch
 from modelcache_node.caching.reporting import Facts, Failure, report_revision
-from modelcache_node.caching.resolving import resolve
+from modelcache_node.caching.resolving import Resolution, resolve
 from modelcache_node.caching.waiting import Waiting
 from modelcache_node.store.index import Proof
 from modelcache_node.store.store import Store
@@ -55,13 +56,18 @@ class Cache:
         now: Callable[[], float],
         clock: Callable[[], float],
         version: str,
+        proof_max_age_s: float | None = None,
     ) -> None:
-        """`now` is the wall clock, `clock` monotonic; both in seconds."""
+        """`now` is the wall clock, `clock` monotonic; both in seconds.
+
+        `proof_max_age_s`: how long a proof holds without being renewed; None: for ever.
+        """
         self._store = store
         self._movers = movers
         self._now = now
         self._clock = clock
         self._version = version
+        self._freshness = Freshness(proof_max_age_s)
         self._capacity = Capacity(store, limit_bytes=capacity_bytes, held=self._held)
         self._fetches: dict[str, Fetch] = {}
         self._failures: OrderedDict[str, Failure] = OrderedDict()
@@ -87,15 +93,7 @@ class Cache:
             objects, self._movers, namespace=hello.namespace, ca_pem=hello.ca_pem
         )
         revision = await asyncio.to_thread(self._store.revisions.put_manifest, resolution.manifest)
-        proof = Proof(
-            hello.namespace,
-            hello.model_cache,
-            hello.model_cache_uid,
-            hello.request,
-            revision,
-            self._now(),
-        )
-        await asyncio.to_thread(self._store.index.put_proof, proof)
+        await self._prove(hello, resolution)
         fetch = self._fetches.get(revision)
         if fetch is None:
             fetch = Fetch(
@@ -111,6 +109,42 @@ class Cache:
             fetch.start(self._ended)
         self._pulse()
         return fetch
+
+    async def renew(self, hello: Hello, objects: Sequence[ListedObject]) -> str:
+        """Prove a namespace's access to the revision that `hello` renews; fetch nothing.
+
+        Raises what `resolve` raises, and
+            SourceChangedError: the source is another now, and says nothing of that revision.
+        """
+        revision = hello.renews or ""
+        resolution = await resolve(
+            objects, self._movers, namespace=hello.namespace, ca_pem=hello.ca_pem
+        )
+        index, revisions = self._store.index, self._store.revisions
+        of_it = revisions.manifest(revision) if revision in revisions.revisions() else None
+        known = [
+            proof
+            for proof in index.proofs
+            if (proof.namespace, proof.revision) == (hello.namespace, revision)
+        ]
+        check_renewable(revision, of_it, resolution.root, resolution.manifest, known)
+        if resolution.manifest.revision == revision:
+            await self._prove(hello, resolution)
+        await asyncio.to_thread(index.renew_proofs, [(hello.namespace, revision, self._now())])
+        self._pulse()
+        return revision
+
+    async def _prove(self, hello: Hello, resolution: Resolution) -> None:
+        proof = Proof(
+            hello.namespace,
+            hello.model_cache,
+            hello.model_cache_uid,
+            hello.request,
+            resolution.manifest.revision,
+            self._now(),
+            resolution.root,
+        )
+        await asyncio.to_thread(self._store.index.put_proof, proof)
 
     def _ended(self, fetch: Fetch, error: ModelCacheError | None) -> None:
         del self._fetches[fetch.revision]
@@ -142,11 +176,15 @@ class Cache:
                 return await self._try_lease(volume_id, wish)
 
     async def _try_lease(self, volume_id: str, wish: LeaseRequest) -> LeaseAnswer:
-        revision = self._proved_revision(wish)
-        if revision is None or not self._store.is_complete(revision):
+        proof = proof_for(wish, self._store.index.proofs)
+        holds = proof is not None and self._freshness.holds(proof, self._now())
+        if proof is None or not holds or not self._store.is_complete(proof.revision):
             if self._waiting.want(volume_id, wish):
                 self._pulse()
-            return self._not_yet(revision)
+            if proof and not holds:
+                return self._freshness.refusal(proof, self._now())
+            return self._not_yet(proof.revision if proof else None)
+        revision = proof.revision
         await asyncio.to_thread(
             self._store.index.put_lease,
             volume_id,
@@ -165,21 +203,6 @@ class Cache:
             revision=revision,
             tree=tree_path(revision),
         )
-
-    def _proved_revision(self, wish: LeaseRequest) -> str | None:
-        """The newest revision that a wish may mean and its namespace has a proof of."""
-        for proof in reversed(self._store.index.proofs):
-            if proof.namespace != wish.namespace:
-                continue
-            if wish.revision:
-                is_meant = proof.revision == wish.revision
-            elif wish.model_cache_uid:
-                is_meant = proof.model_cache_uid == wish.model_cache_uid
-            else:
-                is_meant = proof.model_cache == wish.model_cache
-            if is_meant:
-                return proof.revision
-        return None
 
     def _not_yet(self, revision: str | None) -> LeaseAnswer:
         if revision is None or revision not in self._store.revisions.revisions():
@@ -215,8 +238,14 @@ class Cache:
     # -- what people and the operator ask for
 
     async def follow(self, spec: CacheNodeSpec) -> None:
-        """Take the operator's wish: what to keep, and what to pin."""
+        """Take the operator's wish: what to keep and to pin, and what other nodes have proved."""
         self._wishes = {model.revision: model.pinned for model in spec.models}
+        renewals = [
+            (one.namespace, one.revision, min(one.at.timestamp(), self._now()))
+            for one in spec.renewals
+        ]
+        if renewals:
+            await asyncio.to_thread(self._store.index.renew_proofs, renewals)
         self._pulse()
 
     async def verify(self, revision: str) -> VerifyReport:
@@ -278,6 +307,7 @@ class Cache:
                     request=proof.request,
                     revision=proof.revision,
                     at=proof.at,
+                    renewed_at=proof.renewed_at,
                 )
                 for proof in self._store.index.proofs
             ],

@@ -14,6 +14,7 @@ from modelcache_api.blob_key import Place, blob_key, is_content_key
 from modelcache_api.errors import InvalidRequestError, InvalidSourceError, ModelCacheError
 from modelcache_api.manifest import Checksum, File, Manifest
 from modelcache_api.messages import ListedObject, ObjectGrant
+from modelcache_node.caching.access import root_of
 from modelcache_node.transfer.movers import Movers
 from modelcache_node.transfer.ranges import Grant, RangeRequest
 
@@ -47,12 +48,13 @@ class BlobSource:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """A revision, and the sources of its blobs by blob key."""
+    """A revision, and the sources of its blobs by blob key; `root` as `access.root_of`."""
 
     manifest: Manifest
     sources: dict[str, BlobSource]
     namespace: str
     ca_pem: str | None
+    root: str
 
     def is_of_blob(self, blob: str, grant: ObjectGrant) -> bool:
         """Whether a grant leads to the place that `blob` was resolved at."""
@@ -106,7 +108,8 @@ async def resolve(
     manifest = Manifest.of(source.file for source in found)
     by_path = {source.file.path: source for source in found}
     sources = {blob: by_path[file.path] for blob, file in manifest.blobs.items()}
-    return Resolution(manifest, sources, namespace, ca_pem)
+    root = root_of((source.file.path, source.place) for source in found)
+    return Resolution(manifest, sources, namespace, ca_pem, root)
 
 
 def to_grant(grant: ObjectGrant) -> Grant:

@@ -28,6 +28,7 @@ from modelcache_api.messages import (
     Message,
     ObjectGrant,
     Objects,
+    Proved,
 )
 from modelcache_api.reasons import Reason
 from modelcache_node.caching.cache import Cache
@@ -80,6 +81,9 @@ async def _serve(port: SessionPort, cache: Cache, namespace: str | None) -> None
     if namespace is not None:
         hello = hello.model_copy(update={"namespace": namespace})
     objects = await _receive_listing(port)
+    if hello.renews:
+        await port.send(Proved(revision=await cache.renew(hello, objects)))
+        return
     fetch = await cache.begin(hello, objects)
     session = _Session(port)
     listening = asyncio.create_task(session.listen())

@@ -6,6 +6,7 @@ import logging
 
 from modelcache_api.errors import InvalidRequestError
 from modelcache_node.app import AgentOptions, run_agent
+from modelcache_node.cli.arguments import PROOF_MAX_AGE_S
 from modelcache_node.transfer.rules import NetworkRules, OpenNetwork, Rules
 
 
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
                 allow_any_disk=args.allow_any_disk,
                 node_name=args.node_name if args.kubernetes else None,
                 rules=_network_rules(args),
+                proof_max_age_s=_proof_max_age_s(args),
             )
         )
     )
@@ -47,3 +49,10 @@ def _network_rules(args: argparse.Namespace) -> Rules:
     if not (args.kubernetes or args.allow_range or args.deny_range or args.allow_host):
         return OpenNetwork()
     return NetworkRules(tuple(args.allow_range), tuple(args.deny_range), tuple(args.allow_host))
+
+
+def _proof_max_age_s(args: argparse.Namespace) -> float | None:
+    """On a node without tenants there is nobody whose access could be withdrawn."""
+    if args.proof_max_age is None:
+        return PROOF_MAX_AGE_S if args.kubernetes else None
+    return float(args.proof_max_age)

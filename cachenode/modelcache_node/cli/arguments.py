@@ -10,6 +10,8 @@ from modelcache_node.transfer.rules import Network, parse_network
 
 #: `pull` and `prefetch` give up after this long without progress.
 GIVE_UP_S = 120.0
+#: With tenants, a proof of access counts for this long: above a long outage of a store.
+PROOF_MAX_AGE_S = 24 * 3600.0
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -51,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_agent(commands)
     _add_pull(commands)
     _add_prefetch(commands)
+    _add_prove(commands)
     _add_inspecting(commands)
     _add_demo(commands)
     return parser
@@ -70,14 +73,19 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("source")
     source.add_argument("--endpoint", metavar="URL", help="of an S3-compatible store")
     source.add_argument("--region", metavar="NAME")
-    source.add_argument("--anonymous", action="store_true", help="send no credentials")
-    source.add_argument("--ca-file", type=Path, metavar="PEM", help="CAs to trust instead")
     source.add_argument(
         "--include", action="append", default=[], metavar="GLOB", help="take only these; repeatable"
     )
     source.add_argument(
         "--exclude", action="append", default=[], metavar="GLOB", help="leave these out; repeatable"
     )
+    _add_access(parser)
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_argument_group("access")
+    source.add_argument("--anonymous", action="store_true", help="send no credentials")
+    source.add_argument("--ca-file", type=Path, metavar="PEM", help="CAs to trust instead")
     source.add_argument(
         "--credentials-dir",
         type=Path,
@@ -124,6 +132,12 @@ def _add_agent(commands: _Commands) -> None:
     )
     agent.add_argument("--kubernetes", action="store_true", help="keep this node's CacheNode")
     agent.add_argument("--node-name", metavar="NAME", help="this node, as Kubernetes calls it")
+    agent.add_argument(
+        "--proof-max-age",
+        type=float,
+        metavar="S",
+        help=f"a proof of access counts for this long (with --kubernetes {PROOF_MAX_AGE_S:.0f})",
+    )
     _add_network_rules(agent)
     agent.add_argument("--log-level", default="info", choices=("debug", "info", "warning"))
 
@@ -153,17 +167,37 @@ def _add_pull(commands: _Commands) -> None:
 def _add_prefetch(commands: _Commands) -> None:
     prefetch = _command(commands, "prefetch", "prefetch", "have an agent fetch a source, and wait")
     _add_source(prefetch)
-    agent = prefetch.add_mutually_exclusive_group(required=True)
-    agent.add_argument("--socket", type=Path, metavar="PATH", help="the agent of this node")
-    agent.add_argument("--agent", metavar="URL", help="an agent's Job API, https://…")
-    prefetch.add_argument("--token-file", type=Path, metavar="F")
-    prefetch.add_argument("--agent-ca-file", type=Path, metavar="F")
-    prefetch.add_argument("--agent-server-name", metavar="NAME", help="in the agent's certificate")
-    prefetch.add_argument("--namespace", default="", help="on the socket: for which namespace")
+    _add_agent_address(prefetch)
     prefetch.add_argument("--model-cache", default="", metavar="NAME", help="for which ModelCache")
     prefetch.add_argument("--model-cache-uid", default="", metavar="UID")
     prefetch.add_argument("--request", default="", help="the operator's name for this request")
-    prefetch.add_argument("--termination-log", type=Path, metavar="F", help="where to say why not")
+
+
+def _add_prove(commands: _Commands) -> None:
+    prove = _command(
+        commands, "prove", "prove", "prove to an agent that sources can be read; fetch nothing"
+    )
+    prove.add_argument(
+        "--source",
+        action="append",
+        required=True,
+        metavar="JSON",
+        help="uri, endpoint, region, include, exclude, modelCache, modelCacheUid, request, renews;"
+        " repeatable",
+    )
+    _add_access(prove)
+    _add_agent_address(prove)
+
+
+def _add_agent_address(parser: argparse.ArgumentParser) -> None:
+    agent = parser.add_mutually_exclusive_group(required=True)
+    agent.add_argument("--socket", type=Path, metavar="PATH", help="the agent of this node")
+    agent.add_argument("--agent", metavar="URL", help="an agent's Job API, https://…")
+    parser.add_argument("--token-file", type=Path, metavar="F")
+    parser.add_argument("--agent-ca-file", type=Path, metavar="F")
+    parser.add_argument("--agent-server-name", metavar="NAME", help="in the agent's certificate")
+    parser.add_argument("--namespace", default="", help="on the socket: for which namespace")
+    parser.add_argument("--termination-log", type=Path, metavar="F", help="where to say why not")
 
 
 def _add_inspecting(commands: _Commands) -> None:

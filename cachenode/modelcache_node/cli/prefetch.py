@@ -5,17 +5,15 @@ import asyncio
 import json
 import time
 
-from modelcache_api.errors import InvalidRequestError
 from modelcache_api.messages import Done, Hello, Progress
+from modelcache_node.cli.agent_address import agent_address
 from modelcache_node.cli.progress import ProgressBar, human_bytes
 from modelcache_node.cli.sources import source_options
 from modelcache_node.patience import Patience
-from modelcache_node.prefetching import AgentAddress, Prefetch
+from modelcache_node.prefetching import Prefetch
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.agent and not args.token_file:
-        raise InvalidRequestError("--agent needs --token-file")
     bar = ProgressBar(time.monotonic)
 
     def show(progress: Progress) -> None:
@@ -24,13 +22,7 @@ def run(args: argparse.Namespace) -> int:
     options = source_options(args)
     prefetch = Prefetch(
         options,
-        AgentAddress(
-            socket=args.socket,
-            url=args.agent,
-            server_name=args.agent_server_name,
-            token_file=args.token_file,
-            ca_file=args.agent_ca_file,
-        ),
+        agent_address(args),
         Hello(
             namespace=args.namespace,
             model_cache=args.model_cache,

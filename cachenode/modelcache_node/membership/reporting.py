@@ -91,7 +91,9 @@ def _held(model: RevisionReport) -> HeldModel:
 
 
 def _proof(proof: ProofReport) -> Proof:
-    return Proof(**proof.model_dump(exclude={"at"}), at=_time(proof.at))
+    renewed_at = _time(proof.renewed_at) if proof.renewed_at else None
+    fields = proof.model_dump(exclude={"at", "renewed_at"})
+    return Proof(**fields, at=_time(proof.at), renewed_at=renewed_at)
 
 
 def _wanted(pod: WantedReport) -> Wanted:

@@ -1,17 +1,18 @@
 """What the store remembers beside bytes: leases, pins, uses, traffic, proofs. One SQLite file.
 
-``state.db``, schema version 1 (``PRAGMA user_version``). Every call is one transaction, synced.
+``state.db``, schema version 2 (``PRAGMA user_version``); version 1 is brought up to it. Every call
+is one transaction, synced.
 A database that cannot be read is moved aside and begun anew: leases come back by the plugin's
 report, proofs by the next Jobs. Usable from several threads.
 """
 
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Proofs kept per (namespace, ModelCache uid), the newest; older revisions may still be named.
 PROOFS_PER_MODEL_CACHE = 8
 #: Proofs in all. Arbitrary, far above what a node's tenants have.
@@ -30,14 +31,25 @@ CREATE TABLE moved (
 CREATE TABLE proofs (
     namespace TEXT NOT NULL, model_cache TEXT NOT NULL, model_cache_uid TEXT NOT NULL,
     request TEXT NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL,
+    root TEXT NOT NULL DEFAULT '', renewed_at REAL NOT NULL DEFAULT 0,
     PRIMARY KEY (namespace, model_cache, model_cache_uid, request, revision)
 ) STRICT, WITHOUT ROWID;
+"""
+_FROM_VERSION_1 = """
+ALTER TABLE proofs ADD COLUMN root TEXT NOT NULL DEFAULT '';
+ALTER TABLE proofs ADD COLUMN renewed_at REAL NOT NULL DEFAULT 0;
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A namespace's grants could read every object of a revision; `at` in Unix seconds."""
+    """A namespace's grants could read every object of a revision.
+
+    Attributes:
+        at: When, in Unix seconds.
+        root: Where all objects of it were read; empty when they have no place in common.
+        renewed_at: When access was last proved again; 0 if never.
+    """
 
     namespace: str
     model_cache: str
@@ -45,6 +57,12 @@ class Proof:
     request: str
     revision: str
     at: float
+    root: str = ""
+    renewed_at: float = 0.0
+
+    @property
+    def checked_at(self) -> float:
+        return max(self.at, self.renewed_at)
 
 
 class Index:
@@ -150,7 +168,7 @@ class Index:
         with self._lock:
             with self._db:
                 self._db.execute(
-                    "INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         proof.namespace,
                         proof.model_cache,
@@ -158,6 +176,8 @@ class Index:
                         proof.request,
                         proof.revision,
                         proof.at,
+                        proof.root,
+                        proof.renewed_at,
                     ),
                 )
                 self._db.execute(
@@ -179,6 +199,21 @@ class Index:
                 )
             self.proofs = self._read_proofs()
 
+    def renew_proofs(self, renewals: Iterable[tuple[str, str, float]]) -> None:
+        """Note when a namespace's access to a revision was proved again.
+
+        Args:
+            renewals: Namespace, revision and time. Those of which there is no proof do nothing.
+        """
+        with self._lock:
+            with self._db:
+                self._db.executemany(
+                    "UPDATE proofs SET renewed_at = ?3"
+                    " WHERE namespace = ?1 AND revision = ?2 AND max(renewed_at, at) < ?3",
+                    list(renewals),
+                )
+            self.proofs = self._read_proofs()
+
     def forget(self, revision: str) -> None:
         """Drop what is remembered of a revision that is gone; proofs stay: they are of access."""
         with self._lock, self._db:
@@ -194,8 +229,8 @@ class Index:
 
     def _read_proofs(self) -> tuple[Proof, ...]:
         rows = self._db.execute(
-            "SELECT namespace, model_cache, model_cache_uid, request, revision, at FROM proofs"
-            " ORDER BY at"
+            "SELECT namespace, model_cache, model_cache_uid, request, revision, at, root,"
+            " renewed_at FROM proofs ORDER BY at"
         )
         return tuple(Proof(*row) for row in rows)
 
@@ -222,6 +257,10 @@ def _ensure_schema(connection: sqlite3.Connection) -> None:
     if version == 0:
         connection.executescript(
             f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+    elif version == 1:
+        connection.executescript(
+            f"BEGIN; {_FROM_VERSION_1} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
     elif version != SCHEMA_VERSION:
         raise _SchemaError(f"schema {version}, not {SCHEMA_VERSION}")

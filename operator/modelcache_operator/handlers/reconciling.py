@@ -14,8 +14,15 @@ from modelcache_api.model_cache import ModelCache, ModelCacheStatus
 from modelcache_api.reasons import Reason
 from modelcache_operator.handlers.explanations import Explanations, Reader
 from modelcache_operator.handlers.notes import Notes, Poster
+from modelcache_operator.handlers.renewing import Renewals
 from modelcache_operator.handlers.sight import Sight
-from modelcache_operator.handlers.snapshot import Key, ModelCacheKey, NodeKey, Snapshot
+from modelcache_operator.handlers.snapshot import (
+    AccessKey,
+    Key,
+    ModelCacheKey,
+    NodeKey,
+    Snapshot,
+)
 from modelcache_operator.handlers.work_queue import WorkQueue
 from modelcache_operator.kube.client import CACHE_NODES, JOBS, MODEL_CACHES, KubeError
 from modelcache_operator.planning.explaining import shown
@@ -35,6 +42,10 @@ _REFUSED_PAUSE = timedelta(seconds=30)
 #: Between two looks at a CacheNode's spec that takes something away, seconds: a spec from half the
 #: plans would have models evicted that the other half wants.
 _SECOND_LOOK_S = 1.0
+#: A namespace's proofs are looked at so long after one of its ModelCaches was, seconds. Arbitrary.
+ACCESS_PAUSE_S = 5.0
+#: For how long agents take a proof of access, unless both are told otherwise.
+PROOF_MAX_AGE = timedelta(hours=24)
 
 _Keep = Mapping[str, frozenset[WantedModel]]
 
@@ -66,7 +77,9 @@ class Reconciler:
         settings: Callable[[], JobSettings],
         now: Callable[[], datetime],
         clock: Callable[[], float],
+        proof_max_age: timedelta = PROOF_MAX_AGE,
     ) -> None:
+        """`proof_max_age`: for how long agents take a proof of access."""
         self._snapshot = snapshot
         self._queue = queue
         self._kube = kube
@@ -80,11 +93,15 @@ class Reconciler:
         self._refused: dict[ModelCacheKey, dict[str, Refusal]] = {}
         self._written_at: dict[ModelCacheKey, float] = {}
         self._reductions: dict[NodeKey, CacheNodeSpec] = {}
+        self._proof_max_age = proof_max_age
+        self._renewals = Renewals(snapshot, queue, kube, settings=settings, max_age=proof_max_age)
 
     async def reconcile(self, key: Key) -> None:
         """Raises KubeError: the API server is away; the same key again later."""
         if isinstance(key, NodeKey):
             await self._reconcile_node(key)
+        elif isinstance(key, AccessKey):
+            await self._renewals.reconcile(key, self._now())
         elif (model_cache := self._snapshot.model_caches.get((key.namespace, key.name))) is None:
             await self._reconcile_gone(key)
         else:
@@ -102,6 +119,7 @@ class Reconciler:
             jobs=jobs,
             refused=self._refused.get(key, {}),
             now=now,
+            proof_max_age=self._proof_max_age,
         )
         planned = plan(seen)
         self._set_keep(key, planned.keep)
@@ -110,6 +128,7 @@ class Reconciler:
         await self._write_status(key, model_cache, planned)
         await self._notes.post(model_cache, planned.notes)
         self._look_again(key, planned)
+        self._queue.add_later(AccessKey(key.namespace), ACCESS_PAUSE_S)
 
     async def _reconcile_gone(self, key: ModelCacheKey) -> None:
         self._set_keep(key, {})
@@ -205,7 +224,8 @@ class Reconciler:
                 for other in concerned:
                     self._queue.add(other)
             return
-        spec = spec_of(node.name, self._keeps.values(), limit=MAX_MODELS)
+        renewals = self._renewals.renewals_for(cache)
+        spec = spec_of(node.name, self._keeps.values(), limit=MAX_MODELS, renewals=renewals)
         if spec == cache.spec:
             self._reductions.pop(key, None)
         elif self._may_write(key, node, cache, spec):

@@ -45,7 +45,14 @@ class NodeKey:
     name: str
 
 
-Key: TypeAlias = ModelCacheKey | NodeKey
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A namespace whose proofs of access to look at."""
+
+    namespace: str
+
+
+Key: TypeAlias = ModelCacheKey | NodeKey | AccessKey
 
 
 class Snapshot:

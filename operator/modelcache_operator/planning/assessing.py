@@ -6,7 +6,6 @@ from enum import StrEnum
 
 from modelcache_api.cache_node import HeldModel
 from modelcache_api.messages import RevisionState
-from modelcache_api.model_cache import ModelCache
 from modelcache_api.reasons import Reason
 from modelcache_operator.planning.observed import CacheView, JobState, JobView, Observed, Said
 from modelcache_operator.planning.placement import is_live
@@ -54,7 +53,7 @@ def assess(
     if cache is None or not is_live(seen.nodes.get(node), cache, seen.now):
         reason, message = Reason.AGENT_UNAVAILABLE, "no recent word from its agent"
         return NodeStanding(node, Standing.SILENT, reason, message, held, last)
-    if _is_ready(seen.model_cache, cache, held):
+    if _is_ready(seen, cache, held):
         return NodeStanding(node, Standing.READY, Reason.READY, "", held, last)
     standing, (reason, message) = (
         (_of_active_job(active, seen) if active else _of_refusal(seen, node))
@@ -85,12 +84,11 @@ def lack_of_room(cache: CacheView, revision: str, size_bytes: int) -> str | None
     return f"needs {wanted_bytes} bytes more, and {free_bytes} can be made free"
 
 
-def _is_ready(model_cache: ModelCache, cache: CacheView, held: HeldModel | None) -> bool:
-    return (
-        held is not None
-        and held.state is RevisionState.READY
-        and is_proved(model_cache, held.revision, cache)
-    )
+def _is_ready(seen: Observed, cache: CacheView, held: HeldModel | None) -> bool:
+    if held is None or held.state is not RevisionState.READY:
+        return False
+    since = None if seen.proof_max_age == timedelta.max else seen.now - seen.proof_max_age
+    return is_proved(seen.model_cache, held.revision, cache, since=since)
 
 
 _Found = tuple[Standing, tuple[Reason, str]]

@@ -144,14 +144,27 @@ def job_manifest(
             "backoffLimit": _BACKOFF_LIMIT,
             "ttlSecondsAfterFinished": int(TTL_AFTER_FINISHED.total_seconds()),
             "podFailurePolicy": {"rules": _failure_rules()},
-            "template": {
-                "metadata": {
-                    "labels": labels | _NO_SIDECARS,
-                    "annotations": _NO_SIDECARS | {_CA_ANNOTATION: settings.agent_ca_pem},
-                },
-                "spec": _pod_spec(model_cache, wish, node, settings),
-            },
+            "template": pod_template(
+                model_cache, node, _arguments(model_cache, wish, settings), labels, settings
+            ),
         },
+    }
+
+
+def pod_template(
+    model_cache: ModelCache,
+    node: NodeView,
+    arguments: list[str],
+    labels: dict[str, str],
+    settings: JobSettings,
+) -> dict[str, Any]:
+    """A pod of a tenant on `node`, with the access that `model_cache` names."""
+    return {
+        "metadata": {
+            "labels": labels | _NO_SIDECARS,
+            "annotations": _NO_SIDECARS | {_CA_ANNOTATION: settings.agent_ca_pem},
+        },
+        "spec": _pod_spec(model_cache, node, arguments, settings),
     }
 
 
@@ -173,7 +186,7 @@ def _failure_rules() -> list[dict[str, Any]]:
 
 
 def _pod_spec(
-    model_cache: ModelCache, wish: JobWish, node: NodeView, settings: JobSettings
+    model_cache: ModelCache, node: NodeView, arguments: list[str], settings: JobSettings
 ) -> dict[str, Any]:
     source = model_cache.spec.source
     spec: dict[str, Any] = {
@@ -181,7 +194,7 @@ def _pod_spec(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,
-        "affinity": {"nodeAffinity": _only_on(wish.node)},
+        "affinity": {"nodeAffinity": _only_on(node.name)},
         "tolerations": _tolerations(model_cache, node),
         "securityContext": {
             "runAsNonRoot": True,
@@ -190,7 +203,7 @@ def _pod_spec(
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(model_cache, wish, settings)],
+        "containers": [_container(model_cache, arguments, settings)],
         "volumes": _volumes(source),
     }
     if source.credentials.service_account_name:
@@ -230,13 +243,15 @@ def _tolerations(model_cache: ModelCache, node: NodeView) -> list[dict[str, Any]
     ]
 
 
-def _container(model_cache: ModelCache, wish: JobWish, settings: JobSettings) -> dict[str, Any]:
+def _container(
+    model_cache: ModelCache, arguments: list[str], settings: JobSettings
+) -> dict[str, Any]:
     return {
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["modelcache"],
-        "args": _arguments(model_cache, wish, settings),
+        "args": arguments,
         "env": [
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
             # a tenant's Job must not read the source as the node
@@ -264,28 +279,42 @@ def _arguments(model_cache: ModelCache, wish: JobWish, settings: JobSettings) ->
     arguments = [
         "prefetch",
         source.uri,
-        f"--agent={settings.agent_url}",
-        f"--token-file={AGENT_DIR}/token",
-        f"--agent-ca-file={AGENT_DIR}/ca.crt",
-        f"--agent-server-name={AGENT_AUDIENCE}",
+        *agent_arguments(settings),
         f"--model-cache={meta.name}",
         f"--model-cache-uid={meta.uid}",
         f"--request={wish.request}",
-        "--termination-log=/dev/termination-log",
         "--json",
     ]
     if source.endpoint:
         arguments.append(f"--endpoint={source.endpoint}")
     if source.region:
         arguments.append(f"--region={source.region}")
+    arguments += access_arguments(source)
+    arguments += [f"--include={pattern}" for pattern in source.include]
+    arguments += [f"--exclude={pattern}" for pattern in source.exclude]
+    return arguments
+
+
+def agent_arguments(settings: JobSettings) -> list[str]:
+    """How a Job reaches its node's agent, and where it says why it failed."""
+    return [
+        f"--agent={settings.agent_url}",
+        f"--token-file={AGENT_DIR}/token",
+        f"--agent-ca-file={AGENT_DIR}/ca.crt",
+        f"--agent-server-name={AGENT_AUDIENCE}",
+        "--termination-log=/dev/termination-log",
+    ]
+
+
+def access_arguments(source: Source) -> list[str]:
+    """By what a Job reads the source."""
+    arguments: list[str] = []
     if source.ca_config_map_ref:
         arguments.append(f"--ca-file={SOURCE_CA_DIR}/ca.crt")
     if source.credentials.anonymous:
         arguments.append("--anonymous")
     if source.credentials.secret_ref:
         arguments.append(f"--credentials-dir={CREDENTIALS_DIR}")
-    arguments += [f"--include={pattern}" for pattern in source.include]
-    arguments += [f"--exclude={pattern}" for pattern in source.exclude]
     return arguments
 
 

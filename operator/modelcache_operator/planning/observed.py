@@ -7,7 +7,7 @@ modules beside. Times are aware datetimes.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -130,7 +130,8 @@ class Refusal:
 class Observed:
     """All that one ModelCache's plan follows from.
 
-    `jobs` are those made for its name; `refused` are the nodes whose Job was refused.
+    `jobs` are those made for its name; `refused` are the nodes whose Job was refused;
+    `proof_max_age` is for how long agents take a proof.
     """
 
     model_cache: ModelCache
@@ -139,6 +140,7 @@ class Observed:
     jobs: Sequence[JobView]
     now: datetime
     refused: Mapping[str, Refusal] = field(default_factory=dict)
+    proof_max_age: timedelta = timedelta.max
 
 
 def parse_node(body: Mapping[str, Any]) -> NodeView:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from modelcache_api.cache_node import CacheNodeSpec, Proof, Wanted, WantedModel
+from modelcache_api.cache_node import CacheNodeSpec, Proof, Renewal, Wanted, WantedModel
 from modelcache_api.model_cache import (
     ConditionStatus,
     ConditionType,
@@ -108,7 +108,11 @@ def plan_gone(
 
 
 def spec_of(
-    node: str, keeps: Iterable[Mapping[str, frozenset[WantedModel]]], *, limit: int
+    node: str,
+    keeps: Iterable[Mapping[str, frozenset[WantedModel]]],
+    *,
+    limit: int,
+    renewals: tuple[Renewal, ...] = (),
 ) -> CacheNodeSpec:
     """A CacheNode's spec from all plans; pinned where any asks for it."""
     pinned: dict[str, bool] = {}
@@ -119,7 +123,7 @@ def spec_of(
         WantedModel(revision=revision, pinned=pinned[revision]) for revision in sorted(pinned)
     ]
     models.sort(key=lambda model: not model.pinned)  # a stable cut loses what is not pinned
-    return CacheNodeSpec(models=tuple(models[:limit]))
+    return CacheNodeSpec(models=tuple(models[:limit]), renewals=renewals)
 
 
 def wanted_on(

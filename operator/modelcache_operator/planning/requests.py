@@ -9,6 +9,7 @@ another namespace, nor of a deleted ModelCache of the same name, can stand in.
 import hashlib
 import json
 from collections.abc import Iterable
+from datetime import datetime
 
 from modelcache_api.cache_node import Proof
 from modelcache_api.model_cache import ModelCache
@@ -52,6 +53,18 @@ def resolution_of(
     )
 
 
-def is_proved(model_cache: ModelCache, revision: str, cache: CacheView) -> bool:
-    """Whether the node lets pods of the ModelCache's namespace use `revision`."""
-    return any(proof.revision == revision for proof in proofs_of(model_cache, cache))
+def is_proved(
+    model_cache: ModelCache,
+    revision: str,
+    cache: CacheView,
+    *,
+    since: datetime | None = None,
+) -> bool:
+    """Whether the node lets pods of the ModelCache's namespace use `revision`.
+
+    `since` None: or did once, by a proof that may have run out.
+    """
+    return any(
+        proof.revision == revision and (since is None or proof.checked_at >= since)
+        for proof in proofs_of(model_cache, cache)
+    )
