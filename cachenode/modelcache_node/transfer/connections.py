@@ -6,9 +6,9 @@ into the range's sink. Its state is the method that handles the next event.
 
 import errno
 import os
-import select
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from modelcache_node.transfer.checking import (
     MAX_ERROR_BODY_BYTES,
@@ -19,6 +19,7 @@ from modelcache_node.transfer.checking import (
 )
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.http1 import Head, HeadReader, MalformedHeadError
+from modelcache_node.transfer.polling import Poller
 from modelcache_node.transfer.sinks import RangeSink
 from modelcache_node.transfer.transports import (
     WOULD_BLOCK,
@@ -28,6 +29,9 @@ from modelcache_node.transfer.transports import (
 )
 from modelcache_node.transfer.wire import Assignment, Done
 
+if TYPE_CHECKING:
+    from modelcache_node.transfer.peer_exchange import PeerExchange
+
 #: An error's body up to this length is read to its end, to keep the connection. Arbitrary.
 MAX_DRAINED_BYTES = 64 << 10
 #: How a body in chunks ends (RFC 9112, section 7.1).
@@ -36,29 +40,6 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 class StaleConnectionError(Exception):
     """The origin closed an idle connection as we asked again: nothing was lost, ask on another."""
-
-
-class Poller:
-    """epoll, and who waits for which descriptor."""
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._owners: dict[int, object] = {}
-
-    def watch(self, fd: int, owner: object, *, for_write: bool) -> None:
-        events = select.EPOLLOUT if for_write else select.EPOLLIN
-        if fd in self._owners:
-            self._epoll.modify(fd, events)
-        else:
-            self._epoll.register(fd, events)
-        self._owners[fd] = owner
-
-    def forget(self, fd: int) -> None:
-        if self._owners.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-
-    def poll(self, timeout_s: float) -> list[object]:
-        return [self._owners[fd] for fd, _ in self._epoll.poll(timeout_s)]
 
 
 class Connection:
@@ -106,19 +87,28 @@ class Connection:
     def is_idle(self) -> bool:
         return self.is_open and self.assignment is None
 
-    def start(self, assignment: Assignment, sink: RangeSink) -> None:
+    def start(
+        self, assignment: Assignment, sink: RangeSink, exchange: "PeerExchange | None" = None
+    ) -> None:
         """Ask for a range, as soon as the connection stands.
+
+        Args:
+            assignment: The range.
+            sink: Takes its bytes.
+            exchange: What is said to a peer and expected of it; None for an origin.
 
         Raises:
             RangeFailedError, StaleConnectionError: as `advance`.
         """
         self.assignment = assignment
         self._sink = sink
+        self._exchange = exchange
         self._expected = Expected(
             assignment.offset, assignment.length, assignment.validator, assignment.total_bytes
         )
         self._head = HeadReader()
-        self._unsent = memoryview(assignment.request.encode("latin-1"))
+        request = exchange.request if exchange else assignment.request.encode("latin-1")
+        self._unsent = memoryview(request)
         if self.is_ready:
             self._ask()
 
@@ -247,6 +237,8 @@ class Connection:
 
     def _check(self, head: Head) -> Accepted | None:
         try:
+            if self._exchange is not None:
+                return self._exchange.check_head(self._expected, head)
             return check_head(self._expected, head)
         except RangeFailedError:
             self.close()  # a body that nobody wants is on its way
@@ -275,6 +267,8 @@ class Connection:
             return None
         if not self._answer.keeps_alive:
             self.close()
+        if self._exchange is not None:
+            self._exchange.check_body(sink.crc32c)
         return Done(
             assignment.id,
             sink.crc32c,
@@ -295,7 +289,7 @@ class Connection:
         n_bytes = self._transport.receive(self._buffer)
         if n_bytes == 0:
             self.close()
-            raise judge_error(self._expected, self._answer, self._error_body)
+            raise self._judge_error()
         if n_bytes != WOULD_BLOCK:
             self._take_error(self._buffer[:n_bytes])
 
@@ -312,7 +306,13 @@ class Connection:
             return
         elif len(self._error_body) > length or not self._answer.keeps_alive:
             self.close()
-        raise judge_error(self._expected, self._answer, self._error_body[:MAX_ERROR_BODY_BYTES])
+        raise self._judge_error()
+
+    def _judge_error(self) -> RangeFailedError:
+        body = self._error_body[:MAX_ERROR_BODY_BYTES]
+        if self._exchange is not None:
+            return self._exchange.judge_error(self._answer, body)
+        return judge_error(self._expected, self._answer, body)
 
     # Idling, and the end
 

@@ -26,8 +26,11 @@ from modelcache_node.transfer.wire import (
     Cancelled,
     Done,
     Failed,
-    Message,
+    Keys,
+    Trust,
     Usage,
+    decode,
+    encode,
 )
 
 #: Ranges at a worker per connection: one under way, one at hand when it ends.
@@ -37,6 +40,8 @@ QUICK_DEATH_S = 5.0
 #: Sets of authorities, and origins, kept in mind at once. Arbitrary; idle ones go first.
 MAX_PROFILES = 256
 MAX_ORIGINS = 256
+
+_MODULE = "modelcache_node.transfer.worker"
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +97,7 @@ class Dispatcher:
         self._workers: list[_Worker] = []
         self._origins: dict[Endpoint, _Origin] = {}
         self._profiles: dict[str, int] = {}
+        self._keys: Keys | None = None
         self._ids = itertools.count(1)
         self._timers: set[asyncio.TimerHandle] = set()
         self._reaping: set[asyncio.Task[None]] = set()
@@ -127,6 +133,12 @@ class Dispatcher:
 
     def next_id(self) -> int:
         return next(self._ids)
+
+    def use_keys(self, keys: Keys) -> None:
+        """Have workers sign and verify with these from now on."""
+        self._keys = keys
+        for worker in self._workers:
+            worker.process.send(encode(keys))
 
     def trust_profile(self, pem: str | None) -> int:
         """The number under which workers know these authorities."""
@@ -200,13 +212,13 @@ class Dispatcher:
         assignment = ticket.assignment
         if assignment.trust != SYSTEM_TRUST and assignment.trust not in worker.profiles:
             pem = next(pem for pem, one in self._profiles.items() if one == assignment.trust)
-            worker.process.send_authorities(assignment.trust, pem)
+            worker.process.send_file(encode(Trust(assignment.trust)), pem.encode())
             worker.profiles.add(assignment.trust)
         ticket.worker = worker
         worker.tickets[assignment.id] = ticket
         self._origin_of(assignment).window.in_flight += 1
         self._rate.take(assignment.length)
-        worker.process.send(assignment)
+        worker.process.send(encode(assignment))
 
     async def _withdraw(self, ticket: Ticket) -> None:
         """Have the worker forget a range; returns when it will write nothing more of it."""
@@ -216,7 +228,7 @@ class Dispatcher:
         forgotten = worker.cancelling.setdefault(
             range_id, asyncio.get_running_loop().create_future()
         )
-        worker.process.send(Cancel(range_id))
+        worker.process.send(encode(Cancel(range_id)))
         await asyncio.shield(forgotten)
 
     def _release(self, worker: _Worker, range_id: int) -> Ticket | None:
@@ -246,12 +258,17 @@ class Dispatcher:
     # Workers
 
     def _spawn(self) -> None:
-        process = WorkerProcess(self._limits, on_message=self._on_message, on_end=self._on_end)
+        process = WorkerProcess(
+            _MODULE, self._limits._asdict(), on_packet=self._on_packet, on_end=self._on_end
+        )
+        if self._keys is not None:
+            process.send(encode(self._keys))
         self._workers.append(_Worker(process, self._clock()))
         self._pump()
 
-    def _on_message(self, process: WorkerProcess, message: Message) -> None:
+    def _on_packet(self, process: WorkerProcess, packet: bytes) -> None:
         worker = next(one for one in self._workers if one.process is process)
+        message = decode(packet)
         if isinstance(message, Done):
             self._on_done(worker, message)
         elif isinstance(message, Failed):
@@ -286,7 +303,9 @@ class Dispatcher:
             self._origin_of(ticket.assignment).window.throttled(self._clock())
         if not ticket.settled.done():
             ticket.settled.set_exception(
-                RangeFailedError(kind, failed.message, failed.retry_after, failed.location)
+                RangeFailedError(
+                    kind, failed.message, failed.retry_after, failed.location, failed.hints
+                )
             )
 
     def _on_end(self, process: WorkerProcess) -> None:

@@ -4,6 +4,7 @@ A worker only says what happened; whether to ask again is its parent's decision.
 """
 
 import errno
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -19,6 +20,10 @@ class FailureKind(StrEnum):
     THROTTLED = "throttled"
     UNAVAILABLE = "unavailable"  # no connection, no answer, or one that broke off
     REDIRECTED = "redirected"  # the bytes are elsewhere
+    PEER_BUSY = "peer-busy"
+    PEER_LACKS = "peer-lacks"  # it does not hold the chunk
+    PEER_REFUSED = "peer-refused"  # it does not accept our signature
+    PEER_WRONG = "peer-wrong"  # what it answered is not what this cluster's agents answer
     DISK_FULL = "disk-full"
     DISK_FAILED = "disk-failed"
     FILE_UNUSABLE = "file-unusable"  # our caller's mistake: no such file, not writable
@@ -28,8 +33,9 @@ class RangeFailedError(Exception):
     """A range ended without its bytes. Never leaves this package.
 
     Attributes:
-        retry_after: The origin's ``Retry-After``, unparsed.
+        retry_after: The provider's ``Retry-After``, unparsed.
         location: Where it redirects to, unparsed.
+        hints: Addresses of other holders, from a busy peer.
     """
 
     def __init__(
@@ -38,12 +44,14 @@ class RangeFailedError(Exception):
         message: str,
         retry_after: str | None = None,
         location: str | None = None,
+        hints: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.retry_after = retry_after
         self.location = location
+        self.hints = tuple(hints)
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

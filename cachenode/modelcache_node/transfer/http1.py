@@ -4,6 +4,7 @@ Strict where leniency would let two parties read an answer differently: no folde
 line feeds, no two lengths, no length beside a transfer coding (RFC 9112, sections 5 and 6).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from modelcache_api.units import KIB
@@ -157,8 +158,18 @@ def parse_head(raw: bytes) -> Head:
         or rest[3:4] not in {"", " "}
     ):
         raise MalformedHeadError(f"not the start of an HTTP/1.1 answer: {first[:60]!r}")
+    headers = parse_headers(lines)
+    return Head(int(code), headers, version == "HTTP/1.0")
+
+
+def parse_headers(lines: Sequence[str]) -> dict[str, str]:
+    """Headers by lower-case name; repeated ones are joined by commas.
+
+    Raises:
+        MalformedHeadError: see there.
+    """
     if len(lines) > MAX_HEADERS:
-        raise MalformedHeadError(f"the answer has more than {MAX_HEADERS} headers")
+        raise MalformedHeadError(f"more than {MAX_HEADERS} headers")
     headers: dict[str, str] = {}
     for line in lines:
         name, value = _parse_header(line)
@@ -167,8 +178,8 @@ def parse_head(raw: bytes) -> Head:
         headers[name] = value
     length = headers.get("content-length")
     if length is not None and (not _is_digits(length) or "transfer-encoding" in headers):
-        raise MalformedHeadError("the answer states its length in two ways, or not as a number")
-    return Head(int(code), headers, version == "HTTP/1.0")
+        raise MalformedHeadError("a length stated in two ways, or not as a number")
+    return headers
 
 
 def _parse_header(line: str) -> tuple[str, str]:

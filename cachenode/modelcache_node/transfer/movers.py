@@ -29,6 +29,7 @@ from modelcache_api.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from modelcache_api.peer_auth import ClusterKeys
 from modelcache_node.transfer.addresses import AddressBook, Endpoint
 from modelcache_node.transfer.dispatching import Dispatcher, Ticket
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
@@ -41,11 +42,13 @@ from modelcache_node.transfer.pacing import (
     pause_s,
     retry_after_s,
 )
+from modelcache_node.transfer.peer_fetching import PeerFetcher
+from modelcache_node.transfer.peer_ranges import PeerRange
 from modelcache_node.transfer.pins import condition
-from modelcache_node.transfer.ranges import MoverStats, RangeRequest, RangeResult
+from modelcache_node.transfer.ranges import MoverStats, PeerTls, RangeRequest, RangeResult
 from modelcache_node.transfer.redirects import MAX_HOPS, Hop, Ways, first_hop, next_hop
 from modelcache_node.transfer.rules import Rules
-from modelcache_node.transfer.wire import Assignment
+from modelcache_node.transfer.wire import Assignment, Keys
 
 #: How long `fetch` goes on asking again. Arbitrary: callers that wait longer ask anew.
 GIVE_UP_AFTER_S = 120.0
@@ -84,6 +87,7 @@ class Movers:
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
         rules: Rules | None = None,
+        peer_tls: PeerTls | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -94,6 +98,7 @@ class Movers:
             clock: Monotonic seconds.
             uniform: Randomness of back-off.
             rules: Where origins may be; None: anywhere.
+            peer_tls: How peers are known over TLS; None speaks plain HTTP to them.
         """
         self._count = count or default_count(os.cpu_count() or 1)
         self._clock = clock
@@ -107,6 +112,7 @@ class Movers:
             clock=clock,
             uniform=uniform,
         )
+        self._peers = PeerFetcher(self._dispatcher, clock=clock, tls=peer_tls)
 
     async def __aenter__(self) -> Self:
         """Start the workers; does not wait until they are up."""
@@ -177,6 +183,14 @@ class Movers:
                 on_retry(failure.message)
             await asyncio.sleep(wait_s)
 
+    def use_cluster_keys(self, keys: ClusterKeys, *, asker: str) -> None:
+        """Speak to peers as `asker` with these from now on; before the first `fetch_from_peer`."""
+        self._dispatcher.use_keys(Keys(asker, [key.decode("latin-1") for key in keys.keys]))
+
+    async def fetch_from_peer(self, wanted: PeerRange) -> RangeResult:
+        """Fetch one chunk from one peer, as `PeerFetcher.fetch`."""
+        return await self._peers.fetch(wanted)
+
     def stats(self) -> MoverStats:
         return self._dispatcher.stats()
 
@@ -234,14 +248,7 @@ class Movers:
             wants_crc64nvme=request.want_crc64nvme,
         )
         done = await self._dispatcher.carry(Ticket(assignment, request.priority))
-        return RangeResult(
-            done.crc32c,
-            done.crc64nvme,
-            request.length,
-            done.validator,
-            done.total_bytes,
-            done.seconds,
-        )
+        return RangeResult.of(done, request.length)
 
     def _pause(self, failure: RangeFailedError, failures: int, endpoint: Endpoint) -> float:
         asked_s = retry_after_s(failure.retry_after, dt.datetime.now(dt.UTC))

@@ -1,8 +1,8 @@
 """One worker process, seen from its parent: start, messages, end.
 
 Guarantees:
-- a packet is sent whole and in order; those that do not fit are kept, as many as there are ranges
-  at a worker;
+- a packet is sent whole and in order; those that do not fit are kept: as many as their sender has
+  ranges or answers under way;
 - `on_end` is called once, after the last message, and then the process is reaped;
 - nothing but a few named variables of our environment reaches a worker.
 """
@@ -14,18 +14,9 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from modelcache_node.transfer.limits import MoverLimits
-from modelcache_node.transfer.wire import (
-    MAX_PACKET_BYTES,
-    Assignment,
-    Cancel,
-    Message,
-    Trust,
-    decode,
-    encode,
-)
+from modelcache_node.transfer.wire import MAX_PACKET_BYTES
 
 #: What a worker needs of our environment; credentials, for one, it does not.
 _ENVIRONMENT = frozenset({
@@ -34,7 +25,6 @@ _ENVIRONMENT = frozenset({
 })  # fmt: skip
 #: A worker that has not ended by then waits for a disk that may never answer. Arbitrary.
 _STOP_S = 5.0
-_MODULE = "modelcache_node.transfer.worker"
 
 
 class WorkerProcess:
@@ -42,13 +32,23 @@ class WorkerProcess:
 
     def __init__(
         self,
-        limits: MoverLimits,
+        module: str,
+        options: object,
         *,
-        on_message: Callable[["WorkerProcess", Message], None],
+        on_packet: Callable[["WorkerProcess", bytes], None],
         on_end: Callable[["WorkerProcess"], None],
+        inherited: Sequence[int] = (),
     ) -> None:
-        """Start it; returns before it is up."""
-        self._on_message = on_message
+        """Start ``python -m MODULE FD PARENT_PID OPTIONS``; returns before it is up.
+
+        Args:
+            module: What it runs; it ends when its socket FD does.
+            options: Its settings, without secrets, for JSON.
+            on_packet: Called with each packet from it.
+            on_end: See the module.
+            inherited: File descriptors that keep their numbers there.
+        """
+        self._on_packet = on_packet
         self._on_end = on_end
         self._backlog: deque[tuple[bytes, int | None]] = deque()
         self._loop = asyncio.get_running_loop()
@@ -59,12 +59,12 @@ class WorkerProcess:
                 [
                     sys.executable,
                     "-m",
-                    _MODULE,
+                    module,
                     str(theirs.fileno()),
                     str(os.getpid()),
-                    json.dumps(limits._asdict()),
+                    json.dumps(options),
                 ],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *inherited],
                 stdin=subprocess.DEVNULL,
                 env={name: value for name, value in os.environ.items() if name in _ENVIRONMENT},
             )
@@ -75,14 +75,20 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, message: Assignment | Cancel) -> None:
-        self._send(encode(message), None)
+    def send(self, packet: bytes, fd: int | None = None) -> None:
+        """Send a packet, and with it a file descriptor, which is closed here afterwards."""
+        if self._ended.is_set():
+            _close(fd)
+            return
+        self._backlog.append((packet, fd))
+        self._flush()
 
-    def send_authorities(self, profile: int, pem: str) -> None:
-        """Give it a trust profile, in a file without a name."""
-        fd = os.memfd_create("authorities", os.MFD_CLOEXEC)
-        os.write(fd, pem.encode())
-        self._send(encode(Trust(profile)), fd)
+    def send_file(self, packet: bytes, content: bytes) -> None:
+        """Send a packet, and `content` in a file without a name."""
+        fd = os.memfd_create("content", os.MFD_CLOEXEC)
+        with open(fd, "wb", closefd=False) as opened:
+            opened.write(content)
+        self.send(packet, fd)
 
     async def stop(self) -> None:
         """End it and wait until it is gone."""
@@ -94,13 +100,6 @@ class WorkerProcess:
             self._process.kill()
             await self._ended.wait()
         await asyncio.to_thread(self._process.wait)
-
-    def _send(self, packet: bytes, fd: int | None) -> None:
-        if self._ended.is_set():
-            _close(fd)
-            return
-        self._backlog.append((packet, fd))
-        self._flush()
 
     def _flush(self) -> None:
         while self._backlog:
@@ -124,7 +123,7 @@ class WorkerProcess:
         except OSError:
             packet = b""
         if packet:
-            self._on_message(self, decode(packet))
+            self._on_packet(self, packet)
             return
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)

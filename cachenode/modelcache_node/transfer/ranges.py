@@ -6,6 +6,9 @@ A range is one HTTP request for part of one object, written to its place in a fi
 
 import os
 from dataclasses import dataclass, field
+from typing import Self
+
+from modelcache_node.transfer.wire import Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,14 @@ class RangeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerTls:
+    """How a peer's certificate is checked: who signed it, and the one name in all of them."""
+
+    ca_pem: str = field(repr=False)
+    server_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class RangeResult:
     """A range that was received whole, checked against its answer's head, and written.
 
@@ -70,6 +81,18 @@ class RangeResult:
     validator: str | None
     total_bytes: int
     seconds: float
+
+    @classmethod
+    def of(cls, done: Done, n_bytes: int) -> Self:
+        """What a worker said of a range of so many bytes."""
+        return cls(
+            done.crc32c,
+            done.crc64nvme,
+            n_bytes,
+            done.validator,
+            done.total_bytes,
+            done.seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)

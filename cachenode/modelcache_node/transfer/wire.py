@@ -2,7 +2,8 @@
 
 Both ends are always of one version, for a parent starts its own workers. To a worker::
 
-    ["fetch", …Assignment]      ["cancel", id]      ["trust", profile]  + a file descriptor (PEM)
+    ["fetch", …Assignment]    ["cancel", id]    ["keys", asker, keys]
+    ["trust", profile]  + a file descriptor (PEM)
 
 From it::
 
@@ -10,6 +11,7 @@ From it::
 """
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 #: Longest packet either side sends: a request's head, escaped, and what goes with it.
@@ -20,7 +22,11 @@ SYSTEM_TRUST = 0
 
 
 class Assignment(NamedTuple):
-    """One range for a worker. `request` holds the bytes to send, as Latin-1 text."""
+    """One range for a worker. `request` holds the bytes to send, as Latin-1 text.
+
+    To a peer the worker adds its signature, and the answer must be signed. `crc32c` is then that of
+    the bytes, if it is known; `server_name` is whom the certificate names, if not `host`.
+    """
 
     id: int
     scheme: str
@@ -35,6 +41,9 @@ class Assignment(NamedTuple):
     validator: str | None
     total_bytes: int | None
     wants_crc64nvme: bool
+    is_peer: bool = False
+    crc32c: int | None = None
+    server_name: str | None = None
 
     @property
     def pool(self) -> tuple[str, str, int, int]:
@@ -61,6 +70,7 @@ class Failed(NamedTuple):
     message: str
     retry_after: str | None
     location: str | None
+    hints: Sequence[str] = ()
 
 
 class Cancelled(NamedTuple):
@@ -82,17 +92,25 @@ class Cancel(NamedTuple):
     id: int
 
 
+class Keys(NamedTuple):
+    """Who asks peers, ``host:port``, and the cluster's keys, as Latin-1 text: the first signs."""
+
+    asker: str
+    keys: list[str]
+
+
 class Trust(NamedTuple):
     """A profile's authorities come with this packet, as a file descriptor."""
 
     profile: int
 
 
-Message = Assignment | Cancel | Trust | Done | Failed | Cancelled | Usage
+Message = Assignment | Cancel | Keys | Trust | Done | Failed | Cancelled | Usage
 
 _KINDS: dict[str, type[Message]] = {
     "fetch": Assignment,
     "cancel": Cancel,
+    "keys": Keys,
     "trust": Trust,
     "done": Done,
     "failed": Failed,

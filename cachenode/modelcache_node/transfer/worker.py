@@ -5,11 +5,8 @@ One thread, one epoll, many connections, one small buffer. Assignments come over
 or with its parent (PR_SET_PDEATHSIG), whichever it notices first.
 """
 
-import ctypes
 import gc
-import json
 import os
-import signal
 import socket
 import struct
 import sys
@@ -18,10 +15,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from modelcache_node.transfer.connections import Connection, Poller, StaleConnectionError
+from modelcache_node.transfer.connections import Connection, StaleConnectionError
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.limits import MoverLimits
+from modelcache_node.transfer.polling import Poller
 from modelcache_node.transfer.sinks import RangeSink, WriteBehind
+from modelcache_node.transfer.starting import begin, wall_clock
 from modelcache_node.transfer.transports import OpenTransport, PlainTransport
 from modelcache_node.transfer.watching import Watch
 from modelcache_node.transfer.wire import (
@@ -31,6 +30,7 @@ from modelcache_node.transfer.wire import (
     Cancelled,
     Done,
     Failed,
+    Keys,
     Trust,
     Usage,
     decode,
@@ -38,22 +38,31 @@ from modelcache_node.transfer.wire import (
 )
 
 if TYPE_CHECKING:
+    from modelcache_api.peer_auth import ClusterKeys
+    from modelcache_node.transfer.peer_exchange import PeerExchange
     from modelcache_node.transfer.tls import TrustStore
 
 #: How often connections are looked at and usage is told. Arbitrary.
 SWEEP_S = 0.5
 _FD = struct.Struct("i")
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Worker:
     """Assignments in, ranges out. Its mutable state: the queue and the connections."""
 
     def __init__(
-        self, control: socket.socket, limits: MoverLimits, clock: Callable[[], float]
+        self,
+        control: socket.socket,
+        limits: MoverLimits,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], float],
     ) -> None:
+        """`clock` is monotonic, `now` the wall clock; both in seconds."""
         self._control = control
+        self._now = now
         self._limits = limits
+        self._peer_limits = limits._replace(inactivity_timeout_s=limits.peer_inactivity_timeout_s)
         self._clock = clock
         self._poller = Poller()
         self._buffer = memoryview(bytearray(limits.buffer_bytes))
@@ -61,6 +70,8 @@ class Worker:
         self._pending: deque[Assignment] = deque()
         self._connections: dict[Connection, Watch] = {}
         self._trust: TrustStore | None = None
+        self._keys: ClusterKeys | None = None
+        self._asker = ""
         self._received_before = 0
         self._told_bytes = 0
         self._runs = True
@@ -102,6 +113,8 @@ class Worker:
                 self._pending.append(message)
             elif isinstance(message, Cancel):
                 self._cancel(message.id)
+            elif isinstance(message, Keys):
+                self._use_keys(message)
             elif isinstance(message, Trust):
                 self._trust_store().add(message.profile, _FD.unpack_from(ancillary[0][2])[0])
 
@@ -142,9 +155,9 @@ class Worker:
         for connection in idle:
             if connection.pool == assignment.pool:
                 return connection
-        if len(self._connections) >= self._limits.connections:
-            if not idle:
-                return None
+        if len(self._connections) - len(idle) >= self._limits.connections:
+            return None
+        if len(idle) >= self._limits.idle_connections:
             idle[0].close()
             self._forget(idle[0])
         return Connection(
@@ -156,7 +169,8 @@ class Worker:
         )
 
     def _start(self, connection: Connection, assignment: Assignment) -> None:
-        self._connections[connection] = Watch(self._limits, connection.received, self._clock())
+        limits = self._peer_limits if assignment.is_peer else self._limits
+        self._connections[connection] = Watch(limits, connection.received, self._clock())
         sink = RangeSink(
             assignment.path,
             assignment.offset,
@@ -165,7 +179,9 @@ class Worker:
             wants_crc64nvme=assignment.wants_crc64nvme,
         )
         try:
-            connection.start(assignment, sink)
+            connection.start(
+                assignment, sink, self._exchange_for(assignment) if assignment.is_peer else None
+            )
         except StaleConnectionError:
             self._end(connection)
             self._pending.appendleft(assignment)
@@ -203,7 +219,14 @@ class Worker:
 
     def _fail(self, assignment: Assignment, error: RangeFailedError) -> None:
         self._tell(
-            Failed(assignment.id, error.kind, error.message, error.retry_after, error.location)
+            Failed(
+                assignment.id,
+                error.kind,
+                error.message,
+                error.retry_after,
+                error.location,
+                error.hints,
+            )
         )
 
     def _sweep(self, now: float) -> None:
@@ -232,7 +255,23 @@ class Worker:
     def _transport_for(self, assignment: Assignment) -> OpenTransport:
         if assignment.scheme == "http":
             return PlainTransport
-        return self._trust_store().transport_to(assignment.host, assignment.trust)
+        name = assignment.server_name or assignment.host
+        return self._trust_store().transport_to(name, assignment.trust)
+
+    # Peers: what they need is imported for the first of them only
+
+    def _use_keys(self, message: Keys) -> None:
+        from modelcache_api.peer_auth import ClusterKeys  # noqa: PLC0415
+
+        self._keys = ClusterKeys(tuple(key.encode("latin-1") for key in message.keys))
+        self._asker = message.asker
+
+    def _exchange_for(self, assignment: Assignment) -> "PeerExchange":
+        from modelcache_node.transfer.peer_exchange import PeerExchange  # noqa: PLC0415
+
+        assert self._keys is not None, "keys come before the first range of a peer"
+        nonce = os.urandom(16).hex()
+        return PeerExchange(assignment, self._keys, asker=self._asker, nonce=nonce, now=self._now())
 
     def _trust_store(self) -> "TrustStore":
         if self._trust is None:
@@ -243,21 +282,11 @@ class Worker:
         return self._trust
 
 
-def die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:  # it ended before we asked
-        sys.exit(0)
-
-
 def main() -> None:
-    fd, parent_pid = int(sys.argv[1]), int(sys.argv[2])
-    die_with(parent_pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the parent
-    control = socket.socket(fileno=fd)
-    limits = MoverLimits(**json.loads(sys.argv[3]))
+    control, options = begin(sys.argv)
+    limits = MoverLimits(**options)
     gc.freeze()  # what is there now stays; a collection need not look at it
-    Worker(control, limits, time.monotonic).run()
+    Worker(control, limits, clock=time.monotonic, now=wall_clock).run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Serving chunks to other nodes, and asking other nodes small things."""

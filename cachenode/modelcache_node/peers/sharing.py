@@ -1,0 +1,110 @@
+"""What a node's upload workers share: nonces that were seen, and places for uploads.
+
+Both live in one file without a name that the parent keeps: a worker that dies leaves the nonces
+behind and its places free. Locks are those of `fcntl`, held by process.
+"""
+
+import fcntl
+import mmap
+import os
+import struct
+from enum import Enum
+
+#: Nonces kept at once; 64 Ki at 24 bytes. Arbitrary: 270 requests/s for the life of one.
+_N_BUCKETS = 2048
+_SLOTS_PER_BUCKET = 32
+_SLOT = struct.Struct("<16sd")
+_BUCKET_BYTES = _SLOT.size * _SLOTS_PER_BUCKET
+_TABLE_BYTES = _N_BUCKETS * _BUCKET_BYTES
+#: Where the bytes are whose locks are places for uploads; beyond the table's.
+_PLACES_AT = 1 << 32
+#: ``struct flock`` of a 64-bit Linux: type, whence, start, length, pid (fcntl(2)).
+_FLOCK = struct.Struct("@hhqqi4x")
+
+
+def make_shared_file() -> int:
+    """The file that all workers of a node inherit, as a descriptor."""
+    fd = os.memfd_create("uploads", os.MFD_CLOEXEC)
+    os.truncate(fd, _TABLE_BYTES)
+    return fd
+
+
+class Verdict(Enum):
+    """What the table says of a nonce."""
+
+    NEW = "new"
+    SEEN = "seen"
+    FULL = "full"  # too many at once; the same request may succeed later
+
+
+class NonceTable:
+    """Nonces of genuine requests, until they expire. Bounded; shared by processes."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._table = mmap.mmap(fd, _TABLE_BYTES)
+
+    def admit(self, nonce: str, *, expires_at: float, now: float) -> Verdict:
+        """Note a nonce, if it is new. Call it for genuine requests only.
+
+        Args:
+            nonce: 32 hexadecimal digits.
+            expires_at: Until when it must be remembered; wall clock, seconds.
+            now: Wall clock, seconds.
+        """
+        raw = bytes.fromhex(nonce)
+        begin = int.from_bytes(raw[:4], "little") % _N_BUCKETS * _BUCKET_BYTES
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, begin)
+        try:
+            free: int | None = None
+            for at in range(begin, begin + _BUCKET_BYTES, _SLOT.size):
+                known, known_until = _SLOT.unpack_from(self._table, at)
+                if known_until < now:
+                    free = at
+                elif known == raw:
+                    return Verdict.SEEN
+            if free is None:
+                return Verdict.FULL
+            _SLOT.pack_into(self._table, free, raw, expires_at)
+            return Verdict.NEW
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, begin)
+
+    def close(self) -> None:
+        self._table.close()
+
+
+def places_taken(fd: int, count: int) -> int:
+    """Places that workers hold, seen from their parent, who must hold none."""
+    taken = 0
+    for place in range(count):
+        wish = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _PLACES_AT + place, 1, 0)
+        found = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, wish))
+        taken += found[0] != fcntl.F_UNLCK
+    return taken
+
+
+class UploadPlaces:
+    """As many uploads at once as a node has places, over all its workers."""
+
+    def __init__(self, fd: int, count: int) -> None:
+        self.count = count
+        self._fd = fd
+        self._held: set[int] = set()
+
+    def take(self) -> int | None:
+        """A place, or None while all are taken. Give it back with `free`."""
+        for place in range(self.count):
+            if place in self._held:
+                continue
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _PLACES_AT + place)
+            except (BlockingIOError, PermissionError):
+                continue
+            self._held.add(place)
+            return place
+        return None
+
+    def free(self, place: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _PLACES_AT + place)
+        self._held.discard(place)
