@@ -4,7 +4,7 @@ Local API (HTTP/1.1 over the node's unix socket, JSON)::
 
     GET    /v1/status                        -> NodeReport
     GET    /v1/revisions                     -> RevisionList
-    POST   /v1/revisions/{revision}/verify   -> VerifyReport   (waits until done)
+    POST   /v1/revisions/{revision}/verify   VerifyRequest, or nothing -> VerifyReport
     POST   /v1/revisions/{revision}/evict    -> RevisionReport
     PUT    /v1/revisions/{revision}/pin      -> RevisionReport     DELETE unpins
     PUT    /v1/leases/{volume_id}            LeaseRequest -> LeaseAnswer
@@ -292,8 +292,14 @@ class RevisionList(Message):
     revisions: list[RevisionReport]
 
 
+class VerifyRequest(Message):
+    """Read a revision again, and wait up to `wait_s` for what is corrupt to be fetched again."""
+
+    wait_s: float = Field(default=0.0, ge=0, le=3600)
+
+
 class VerifyReport(Message):
-    """`repaired`: corrupt chunks dropped and fetched again; `corrupt`: dropped, not yet back."""
+    """`corrupt`: chunks found so, and dropped; `repaired`: those of them that are back."""
 
     revision: Revision
     chunks: int

@@ -12,6 +12,7 @@ Guarantees:
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from modelcache_api.cache_node import CacheNodeSpec
 from modelcache_api.errors import InvalidRequestError, ModelCacheError, SourceChangedError
@@ -42,6 +43,8 @@ from modelcache_node.transfer.movers import Movers
 
 #: Failures remembered for reports. Arbitrary.
 MAX_FAILURES = 256
+#: Between looks whether a fetch still has grants: a session's end wakes nobody. Arbitrary.
+_LOOK_S = 1.0
 
 
 class Cache:
@@ -248,18 +251,34 @@ class Cache:
             await asyncio.to_thread(self._store.index.renew_proofs, renewals)
         self._pulse()
 
-    async def verify(self, revision: str) -> VerifyReport:
-        """Read a revision again; corrupt chunks are dropped, to be fetched by the next session."""
+    async def verify(self, revision: str, *, wait_s: float = 0.0) -> VerifyReport:
+        """Read a revision again and drop corrupt chunks; a session's grants bring them back.
+
+        Waits for that up to `wait_s`, and for as long as a fetch with grants is at it.
+        """
         self._known(revision)
-        n_chunks, n_corrupt = await asyncio.to_thread(self._store.verify, revision)
+        found = await asyncio.to_thread(self._store.verify, revision)
         self._pulse()
+        if found.corrupt:
+            await self._mended(revision, self._clock() + wait_s)
         return VerifyReport(
             revision=revision,
-            chunks=n_chunks,
-            corrupt=n_corrupt,
-            repaired=0,
+            chunks=found.n_chunks,
+            corrupt=sum(found.corrupt.values()),
+            repaired=sum(n for key, n in found.corrupt.items() if self._store.blobs.is_sealed(key)),
             state=self._report(revision).state,
         )
+
+    async def _mended(self, revision: str, deadline: float) -> None:
+        """Wait until a revision is complete again, or nobody is at it and the time is over."""
+        while not self._store.is_complete(revision):
+            changed, fetch = self._changed, self._fetches.get(revision)
+            left_s = deadline - self._clock()
+            if left_s <= 0 and not (fetch and fetch.grants.has_sessions):
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(left_s, _LOOK_S)):
+                    await changed.wait()
 
     async def evict(self, revision: str) -> RevisionReport:
         """Remove a revision now.

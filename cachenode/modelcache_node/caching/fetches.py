@@ -115,13 +115,14 @@ class Fetch:
             while True:
                 try:
                     await self._download.run()
-                    break
                 except DiskFullError as e:
                     _LOG.warning("%s: %s", self.revision, e)
                     self.tally.note = f"{e}; making room"
                     await self._capacity.relieve()
                     await asyncio.sleep(DISK_FULL_PAUSE_S)
-                    self._download = self._new_download(self.tally)
+                if self._store.is_sealed(self.revision):
+                    break
+                self._download = self._new_download(self.tally)  # also after `verify` found damage
             await asyncio.to_thread(self._store.revisions.publish, self.revision)
             await asyncio.to_thread(self._store.index.touch, self.revision, self._now())
         tally = self.tally

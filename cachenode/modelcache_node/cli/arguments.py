@@ -214,6 +214,14 @@ def _add_inspecting(commands: _Commands) -> None:
             parser.add_argument(
                 "revision", metavar="REVISION", help="sha256:…, or its first digits"
             )
+        if name == "verify":
+            parser.add_argument(
+                "--wait",
+                type=float,
+                default=0.0,
+                metavar="S",
+                help="so long for a prefetch to bring back what is corrupt (default %(default)s)",
+            )
         if name == "pin":
             parser.add_argument("--off", action="store_true", help="let it be evicted again")
         parser.add_argument("--socket", type=Path, required=True, metavar="PATH")

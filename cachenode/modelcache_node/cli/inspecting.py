@@ -4,7 +4,13 @@ import argparse
 from pathlib import Path
 
 from modelcache_api.errors import InvalidRequestError
-from modelcache_api.messages import NodeReport, RevisionList, RevisionReport, VerifyReport
+from modelcache_api.messages import (
+    NodeReport,
+    RevisionList,
+    RevisionReport,
+    VerifyReport,
+    VerifyRequest,
+)
 from modelcache_node.cli.doctor import run_doctor
 from modelcache_node.cli.local_client import ask
 from modelcache_node.cli.progress import human_bytes
@@ -59,7 +65,8 @@ def _status(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     revision = _full_revision(args.socket, args.revision)
-    report = ask(args.socket, "POST", f"/v1/revisions/{revision}/verify", VerifyReport)
+    wish = VerifyRequest(wait_s=args.wait)
+    report = ask(args.socket, "POST", f"/v1/revisions/{revision}/verify", VerifyReport, wish)
     if args.json:
         print(report.model_dump_json(by_alias=True))
     elif not report.corrupt:
@@ -70,7 +77,8 @@ def _verify(args: argparse.Namespace) -> int:
             + (
                 ""
                 if report.repaired == report.corrupt
-                else "; prefetch the source to repair the rest"
+                else "; the next prefetch of its source repairs the rest (the operator sends "
+                "one; without it, run `modelcache prefetch`)"
             )
         )
     return 0 if report.corrupt == report.repaired else 1

@@ -10,6 +10,7 @@ from modelcache_api.messages import (
     LeaseReport,
     LeaseRequest,
     RevisionList,
+    VerifyRequest,
 )
 from modelcache_node.caching.cache import Cache
 from modelcache_node.serving.errors import answer, translate_errors
@@ -49,7 +50,9 @@ async def _revisions(request: web.Request) -> web.Response:
 
 
 async def _verify(request: web.Request) -> web.Response:
-    return answer(await request.app[_CACHE].verify(request.match_info["revision"]))
+    wish = VerifyRequest.model_validate_json(await request.read() or b"{}")
+    cache = request.app[_CACHE]
+    return answer(await cache.verify(request.match_info["revision"], wait_s=wish.wait_s))
 
 
 async def _evict(request: web.Request) -> web.Response:

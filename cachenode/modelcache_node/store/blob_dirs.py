@@ -89,26 +89,33 @@ def verify(path: Path, size_bytes: int, boot_id: UUID) -> list[int]:
     """Chunks of a sealed blob that are not what was sealed. Reads the disk, not its cache.
 
     Raises:
-        FileNotFoundError: the data is gone or has another size; nothing of it can be mended.
+        FileNotFoundError: the data is gone.
     """
     with (
         open_file(path / "data") as fd,
         contextlib.closing(open_journal(path, size_bytes, boot_id)) as journal,
     ):
-        if os.fstat(fd).st_size != size_bytes:
-            raise FileNotFoundError(errno.ENOENT, "cut short", str(path))
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return [
+        bad = [
             index
             for index in range(journal.n_chunks)
             if not (journal.is_present(index) and is_intact(fd, index, journal))
         ]
+        if not bad and os.fstat(fd).st_size != size_bytes:
+            bad = [journal.n_chunks - 1]  # longer than it was: mending cuts it
+        return bad
 
 
 def unseal(path: Path, size_bytes: int, bad: list[int], boot_id: UUID) -> None:
-    """Mark chunks of a sealed blob as missing, durably. No byte of the data changes."""
-    with open_file(path / "data") as fd:
-        os.fchmod(fd, PARTIAL_MODE)
+    """Mark chunks of a sealed blob as missing, durably.
+
+    Of the data, no byte changes; a file that was cut short or grew gets its size back.
+    """
+    with open_file(path / "data") as readable:
+        os.fchmod(readable, PARTIAL_MODE)
+    with open_file(path / "data", os.O_RDWR) as fd:
+        if os.fstat(fd).st_size != size_bytes:
+            os.ftruncate(fd, size_bytes)
         os.fsync(fd)
     with contextlib.closing(open_journal(path, size_bytes, boot_id)) as journal:
         for index in bad:

@@ -25,7 +25,11 @@ from collections.abc import Container
 from pathlib import Path
 from uuid import UUID
 
-from modelcache_api.errors import InvalidRequestError, UnavailableError
+from modelcache_api.errors import (
+    IntegrityMismatchError,
+    InvalidRequestError,
+    UnavailableError,
+)
 from modelcache_api.names import blob_hex
 from modelcache_node.store import blob_dirs
 from modelcache_node.store.blob_dirs import BlobState
@@ -140,24 +144,26 @@ class BlobStore:
     # -- checking and removing
 
     @disk_errors()
-    def verify(self, key: str) -> list[int]:
+    def verify(self, key: str, size_bytes: int) -> list[int]:
         """Chunks of a sealed blob that are not what was sealed. Reads all of it; blocks.
 
         Raises:
-            FileNotFoundError: the data is gone or cut short: nothing can be mended; delete it.
+            IntegrityMismatchError: the data is gone; the blob counts as absent from now on.
         """
-        state = self._states[key][key]
-        return blob_dirs.verify(self._path(key), state.size_bytes, self._boot_id)
+        try:
+            return blob_dirs.verify(self._path(key), size_bytes, self._boot_id)
+        except FileNotFoundError as e:
+            self._refresh(key)
+            raise IntegrityMismatchError(f"the data of blob {key[:12]}… is gone") from e
 
     @disk_errors()
-    def unseal_chunks(self, key: str, bad: list[int]) -> None:
+    def unseal_chunks(self, key: str, size_bytes: int, bad: list[int]) -> None:
         """Have chunks of a sealed blob fetched again: `open_partial` comes with these missing.
 
         Pods may have the blob mapped: no byte changes before the right ones are here and checked
         (see `repairs`). The blob is unsealed until then.
         """
-        state = self._states[key][key]
-        blob_dirs.unseal(self._path(key), state.size_bytes, bad, self._boot_id)
+        blob_dirs.unseal(self._path(key), size_bytes, bad, self._boot_id)
         self._refresh(key)
 
     @disk_errors()

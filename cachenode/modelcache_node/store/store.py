@@ -12,12 +12,13 @@
 import fcntl
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from uuid import UUID, uuid4
 
 from modelcache_api.chunks import chunk_count
-from modelcache_api.errors import InvalidRequestError
+from modelcache_api.errors import IntegrityMismatchError, InvalidRequestError
 from modelcache_node.store.blobs import BlobStore
 from modelcache_node.store.disks import check_disk
 from modelcache_node.store.files import Trash, disk_errors, ensure_dir, remove_tree, write_file
@@ -30,6 +31,14 @@ VERSION = "1"
 def read_boot_id() -> UUID:
     """The kernel's name for this boot."""
     return UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What reading a revision again found: `n_chunks` read, and how many corrupt by blob key."""
+
+    n_chunks: int
+    corrupt: dict[str, int]
 
 
 class Store:
@@ -91,21 +100,34 @@ class Store:
         """Bytes of a revision's distinct blobs that are here and checked."""
         return sum(map(self.blobs.present_bytes, self.revisions.manifest(revision).blobs))
 
-    def verify(self, revision: str) -> tuple[int, int]:
-        """Read a revision's sealed blobs again: (chunks read, chunks found corrupt). Blocks long.
+    def verify(self, revision: str) -> Verified:
+        """Read a revision's sealed blobs again. Blocks long.
 
         Corrupt chunks are dropped, and the revision is incomplete until they are fetched again.
+
+        Raises:
+            IntegrityMismatchError: a file's bytes are gone altogether.
         """
-        n_chunks = n_corrupt = 0
+        n_chunks = 0
+        corrupt: dict[str, int] = {}
         for key, file in self.revisions.manifest(revision).blobs.items():
             if not self.blobs.is_sealed(key):
                 continue
-            bad = self.blobs.verify(key)
+            try:
+                bad = self.blobs.verify(key, file.size_bytes)
+            except IntegrityMismatchError as e:
+                raise IntegrityMismatchError(
+                    f"{file.path}: {e}; evict the revision and prefetch it again"
+                ) from e
             if bad:
-                self.blobs.unseal_chunks(key, bad)
+                self.blobs.unseal_chunks(key, file.size_bytes, bad)
+                corrupt[key] = len(bad)
             n_chunks += chunk_count(file.size_bytes)
-            n_corrupt += len(bad)
-        return n_chunks, n_corrupt
+        return Verified(n_chunks, corrupt)
+
+    def is_sealed(self, revision: str) -> bool:
+        """Whether every blob of a revision is complete and checked, so that it can be published."""
+        return all(map(self.blobs.is_sealed, self.revisions.manifest(revision).blobs))
 
     def delete(self, revision: str) -> None:
         """Remove a revision and the blobs that no other names. Blocks. Idempotent."""
