@@ -143,7 +143,7 @@ class Prefetch:
         self._on_progress(progress)
         if self._patience.is_over:
             raise SourceUnavailableError(
-                f"nothing arrived for {self._patience.give_up_s:.0f} s: "
+                f"no progress for {self._patience.give_up_s:.0f} s: "
                 f"{progress.note or 'the agent waits'}"
             )
 

@@ -23,11 +23,15 @@ from modelcache_node.origins.granting import GrantedSource
 from modelcache_node.origins.opening import check_uri
 from modelcache_node.patience import Patience
 from modelcache_node.store.store import Store
+from modelcache_node.transfer.limits import MoverLimits
 from modelcache_node.transfer.movers import Movers
 
 STATE_DIR = ".modelcache"
 #: How often progress is shown and its absence noticed.
 _LOOK_S = 0.2
+#: Fewer bytes than this are no progress until a chunk is whole, else an origin that trickles would
+#: hold a pull for ever. What the slowest connection that movers bear brings in one speed window.
+LEAST_ARRIVED_BYTES = int(MoverLimits().min_bytes_per_s * MoverLimits().speed_window_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +132,17 @@ class Puller:
         return download.tally
 
     async def _watch(self, running: asyncio.Task[None], tally: Tally) -> None:
-        moved_bytes = 0
+        reached = (0, self._movers.stats().bytes_received)
         while not running.done():
             self._on_progress(tally)
             received_bytes = self._movers.stats().bytes_received
-            if received_bytes != moved_bytes:
-                moved_bytes = received_bytes
+            arrived_bytes = received_bytes - reached[1]
+            if tally.bytes_present != reached[0] or arrived_bytes >= LEAST_ARRIVED_BYTES:
+                reached = (tally.bytes_present, received_bytes)
                 self._patience.progressed()
             elif self._patience.is_over:
                 raise SourceUnavailableError(
-                    f"nothing arrived for {self._patience.give_up_s:.0f} s: "
+                    f"no progress for {self._patience.give_up_s:.0f} s: "
                     f"{tally.note or 'no answer'}"
                 )
             await asyncio.wait({running}, timeout=_LOOK_S)

@@ -95,6 +95,10 @@ class Conversation:
         if isinstance(fault, Status):
             self._send_status(asked, fault)
             return not fault.is_chunked
+        if not self._origin.knows(asked):
+            words = "The AWS Access Key Id you provided does not exist in our records."
+            self._send_status(asked, Status(403, faults.error_xml("InvalidAccessKeyId", words)))
+            return True
         name = asked.path.lstrip("/")
         if "list-type" in asked.query:
             body = self._origin.listing(name.rstrip("/"), asked.query)

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 import trustme
@@ -56,6 +57,7 @@ class FaultOrigin:
     Attributes:
         honours_if_match: False answers with what it has, as some stores do.
         keeps_alive: False closes after every answer.
+        known_keys: Access keys that may read; None asks nobody. Signatures are not checked.
         asked: Every request, in order.
         body_bytes: Body bytes sent.
         connections: Connections accepted.
@@ -71,6 +73,7 @@ class FaultOrigin:
     ) -> None:
         self.honours_if_match = True
         self.keeps_alive = True
+        self.known_keys: frozenset[str] | None = None
         self.asked: list[Asked] = []
         self.body_bytes = 0
         self.connections = 0
@@ -230,6 +233,13 @@ class FaultOrigin:
         valid_s = int(query.get("X-Amz-Expires", "900"))
         return self.now() > signed_at + dt.timedelta(seconds=valid_s)
 
+    def knows(self, asked: Asked) -> bool:
+        """Whether a request bears an access key that may read."""
+        if self.known_keys is None:
+            return True
+        said = asked.query.get("X-Amz-Credential") or asked.headers.get("authorization", "")
+        return said.rpartition("Credential=")[2].partition("/")[0] in self.known_keys
+
     def listing(self, bucket: str, query: dict[str, str]) -> bytes | None:
         """A page of ListObjectsV2; None where there is no such bucket."""
         prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
@@ -243,13 +253,15 @@ class FaultOrigin:
             return None
         keys = sorted(key for key in inside if key.startswith(prefix) and key > after)
         page, more = keys[:_PAGE], len(keys) > _PAGE
-        entries = "".join(_entry(key, inside[key]) for key in page)
+        is_encoded = query.get("encoding-type") == "url"
+        entries = "".join(_entry(quote(key) if is_encoded else key, inside[key]) for key in page)
+        encoding = "<EncodingType>url</EncodingType>" if is_encoded else ""
         token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
         return (
             '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult>'
             f"<Name>{escape(bucket)}</Name><Prefix>{escape(prefix)}</Prefix><MaxKeys>{_PAGE}</MaxKeys>"
             f"<KeyCount>{len(page)}</KeyCount><IsTruncated>{str(more).lower()}</IsTruncated>"
-            f"{token}{entries}</ListBucketResult>"
+            f"{encoding}{token}{entries}</ListBucketResult>"
         ).encode()
 
     @property
@@ -257,13 +269,13 @@ class FaultOrigin:
         return self._closing
 
 
-def _entry(key: str, stored: Stored) -> str:
+def _entry(name: str, stored: Stored) -> str:
     """A listing says that there is a checksum, and of what; HEAD says which."""
-    names = [name for name, _ in stored.headers if name.startswith("x-amz-checksum-")]
-    algorithms = {name.removeprefix("x-amz-checksum-").upper() for name in names} - {"TYPE"}
-    stated = "".join(f"<ChecksumAlgorithm>{name}</ChecksumAlgorithm>" for name in algorithms)
+    headers = [header for header, _ in stored.headers if header.startswith("x-amz-checksum-")]
+    algorithms = {one.removeprefix("x-amz-checksum-").upper() for one in headers} - {"TYPE"}
+    stated = "".join(f"<ChecksumAlgorithm>{one}</ChecksumAlgorithm>" for one in algorithms)
     return (
-        f"<Contents><Key>{escape(key)}</Key><Size>{len(stored.data)}</Size>{stated}"
+        f"<Contents><Key>{escape(name)}</Key><Size>{len(stored.data)}</Size>{stated}"
         "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
         f"<ETag>{escape(stored.etag)}</ETag><StorageClass>STANDARD</StorageClass></Contents>"
     )

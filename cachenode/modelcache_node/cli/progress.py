@@ -35,10 +35,10 @@ def progress_line(present: int, total: int, bytes_per_s: float, note: str | None
 class ProgressBar:
     """Draws on `out` when it is a terminal; remembers positions to show a rate."""
 
-    def __init__(self, clock: Callable[[], float], out: TextIO = sys.stderr) -> None:
+    def __init__(self, clock: Callable[[], float], out: TextIO | None = None) -> None:
         self._clock = clock
-        self._out = out
-        self._is_terminal = out.isatty()
+        self._out = out or sys.stderr
+        self._is_terminal = self._out.isatty()
         self._positions: deque[tuple[float, int]] = deque(maxlen=64)
 
     def show(self, present: int, total: int, note: str | None = None) -> None:
