@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from awscrt import checksums
 
 from modelcache_api.chunks import CHUNK_BYTES
 from support import faults
-from support.agent_process import command
 from support.command_line import CommandLine, Ended
+from support.fault_answers import Zeros
 from support.fault_origin import FaultOrigin
 from support.faults import Fault
 
@@ -78,34 +77,18 @@ def test_a_storm_of_503_passes_and_is_counted(
     assert (tmp_path / "pulled" / "weights").read_bytes() == DATA
 
 
-@pytest.fixture
-def slow_pull(
-    origin: FaultOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., subprocess.Popen[str]]:
-    """A pull beside the test, of a second and more, with credentials."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDMINE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sesame")
-    origin.put("models/model/weights", os.urandom(2 * CHUNK_BYTES))
-    words = command(
-        *("pull", "s3://models/model", "--endpoint", origin.url, "--to", tmp_path / "pulled"),
-        *("--json", "--movers", "1", "--download-limit", "32Mi"),
-    )
-    return lambda: subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def test_grants_that_expire_in_mid_pull_are_renewed(
-    slow_pull: Callable[..., subprocess.Popen[str]], origin: FaultOrigin, tmp_path: Path
+    modelcache: CommandLine, origin: FaultOrigin, tmp_path: Path
 ) -> None:
-    with slow_pull() as running:
-        origin.wait_for(lambda: origin.body_bytes > KIB)
-        origin.expire_signatures()
-        out, err = running.communicate(timeout=60)
-    assert running.returncode == 0, err
-    assert json.loads(out)["bytes"] == 2 * CHUNK_BYTES
-    signatures = {
-        one.query["X-Amz-Signature"] for one in origin.asked if one.query.get("X-Amz-Signature")
-    }
-    assert len(signatures) > 1
-    assert (tmp_path / "pulled" / "weights").stat().st_size == 2 * CHUNK_BYTES
+    (tmp_path / "AWS_ACCESS_KEY_ID").write_text("AKIDMINE")
+    (tmp_path / "AWS_SECRET_ACCESS_KEY").write_text("sesame")
+    origin.put("models/model/weights", Zeros(2 * CHUNK_BYTES))
+    origin.script(Fault(), Fault(), faults.expired())  # the probe, and one of two chunks
+    done = modelcache(
+        *("pull", "s3://models/model", "--endpoint", origin.url, "--credentials-dir", tmp_path),
+        *("--to", tmp_path / "pulled", "--json", "--movers", "1"),
+    )
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["bytesFromOrigin"] == 2 * CHUNK_BYTES
+    assert origin.count() == 4, "the refused chunk alone was asked for again"
+    assert len(origin.asked) == 5, "and nothing was listed anew"

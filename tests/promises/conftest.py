@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 
 from modelcache_node.demo.s3_endpoint import S3Endpoint
 from support.agent_process import Agent, Document, agent_home, run_cli
-from support.mount_namespace import detach, unshare_mounts
 from support.s3_source import Source
+from support.small_disks import SmallDisk, small_disks
 
 MIB = 1 << 20
 
@@ -59,20 +58,9 @@ def prefetch() -> Callable[..., Document]:
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Callable[[Path, int], None]]:
+def small_disk() -> Iterator[SmallDisk]:
     """Puts a disk of so many MiB at a path, or makes the one there so large."""
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
-    unshare_mounts()
-    mounted: list[Path] = []
-
-    def resize(path: Path, mebibytes: int) -> None:
-        size = f"size={mebibytes}m"
-        how = ("-o", f"remount,{size}") if path in mounted else ("-t", "tmpfs", "-o", size, "test")
-        subprocess.run(["mount", *how, str(path)], check=True, timeout=10)
-        if path not in mounted:
-            mounted.append(path)
-
-    yield resize
-    for path in mounted:
-        detach(path)
+    with small_disks() as resize:
+        yield resize

@@ -88,6 +88,9 @@ class Conversation:
         """Whether the connection lives on."""
         if isinstance(fault, faults.Unanswered):
             return False
+        if isinstance(fault, faults.Held):
+            while not fault.gate.wait(0.05) and not self._origin.is_closing.is_set():
+                pass
         if isinstance(fault, faults.StalledHead):
             self._socket.sendall(fault.raw)
             self._pause(None)

@@ -1,11 +1,19 @@
 """What an origin can do wrong, as values; `FaultOrigin` acts them out, one per request."""
 
+import threading
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Fault:
     """Base: an answer that is right."""
+
+
+@dataclass(frozen=True)
+class Held(Fault):
+    """Answer rightly, with what is true then, once the test opens the gate."""
+
+    gate: threading.Event
 
 
 @dataclass(frozen=True)
