@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from modelcache_api.reasons import Reason
+
 ROOT = Path(__file__).resolve().parents[1]
 COMPONENTS = ("crds", "operator", "csi_driver", "cachenode")
 MAX_LINES = 400
@@ -148,6 +150,27 @@ def test_every_promise_test_is_in_the_document() -> None:
 
 def test_no_promise_is_made_and_planned() -> None:
     assert not promises("Promises") & promises("Planned")
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    named = re.compile(r"^ *(?:async )?def (test_\w+)\(", re.MULTILINE)
+    there = {
+        name
+        for path, text in texts()
+        if path.suffix == ".py" and path.parts[0] in ("tests", "e2e")
+        for name in named.findall(text)
+    }
+    troubles = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text()
+    assert len(set(re.findall(r"`(test_\w+)`", troubles))) > 30
+    for path in documents():
+        assert set(re.findall(r"`(test_\w+)`", (ROOT / path).read_text())) <= there, path
+
+
+def test_every_reason_for_trouble_is_explained() -> None:
+    troubles = section((ROOT / "docs" / "TROUBLESHOOTING.md").read_text(), "By reason")
+    explained = set(re.findall(r"`([A-Z]\w+)`", troubles))
+    all_is_well = {Reason.RESOLVED, Reason.RESOLVING, Reason.READY, Reason.NOT_REQUESTED}
+    assert {str(reason) for reason in set(Reason) - all_is_well} - explained == set()
 
 
 def documents() -> list[Path]:

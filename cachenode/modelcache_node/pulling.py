@@ -142,8 +142,7 @@ class Puller:
                 self._patience.progressed()
             elif self._patience.is_over:
                 raise SourceUnavailableError(
-                    f"no progress for {self._patience.give_up_s:.0f} s: "
-                    f"{tally.note or 'no answer'}"
+                    f"no progress for {self._patience.give_up_s:.0f} s: {tally.note or 'no answer'}"
                 )
             await asyncio.wait({running}, timeout=_LOOK_S)
         running.result()

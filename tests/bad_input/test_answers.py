@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,71 +11,94 @@ import pytest
 from awscrt import checksums
 
 from modelcache_api.chunks import CHUNK_BYTES
+from modelcache_api.errors import (
+    IntegrityMismatchError,
+    ModelCacheError,
+    SourceLiesError,
+    SourceUnavailableError,
+)
+from modelcache_node.cli.entry import exit_code
+from modelcache_node.origins.base import SourceOptions
+from modelcache_node.patience import Patience
+from modelcache_node.pulling import Puller
+from modelcache_node.transfer.movers import Movers
 from support import faults
-from support.command_line import CommandLine, Ended
+from support.command_line import CommandLine
 from support.fault_answers import Zeros
 from support.fault_origin import FaultOrigin
 from support.faults import Fault
+from support.ranges import LIMITS, no_jitter
 
-KIB = 1 << 10
-DATA = os.urandom(300 * KIB)
-Pull = Callable[..., Ended]
+DATA = os.urandom(300 << 10)
+Clock = Callable[[], float]
 
 
 @pytest.fixture
-def pull(modelcache: CommandLine, origin: FaultOrigin, tmp_path: Path) -> Pull:
-    """Pulls `DATA`, and gives up after a second without progress."""
+def stored(origin: FaultOrigin) -> FaultOrigin:
+    """`DATA`, with the store's checksum of it."""
     crc = base64.b64encode(checksums.crc64nvme(DATA).to_bytes(8, "big")).decode()
     stated = (("x-amz-checksum-crc64nvme", crc), ("x-amz-checksum-type", "FULL_OBJECT"))
     origin.put("models/model/weights", DATA, stated)
+    return origin
 
-    def run(*flags: str) -> Ended:
-        return modelcache(
-            *("pull", "s3://models/model", "--endpoint", origin.url, "--anonymous", "--json"),
-            *("--to", tmp_path / "pulled", "--movers", "1", "--give-up", "1", *flags),
+
+async def pull(origin: FaultOrigin, to: Path, clock: Clock = time.monotonic) -> None:
+    async with Movers(count=1, limits=LIMITS, uniform=no_jitter) as movers:
+        puller = Puller(
+            SourceOptions("s3://models/model", endpoint=origin.url, anonymous=True),
+            to,
+            movers,
+            now=lambda: 0.0,
+            patience=Patience(60, clock=clock),
+            on_progress=lambda _: None,
         )
+        await puller.run()
 
-    return run
 
-
+@pytest.mark.looptime(False)
 @pytest.mark.parametrize(
-    ("fault", "code", "says"),
+    ("fault", "error", "says"),
     [
-        (faults.Truncated(after_bytes=1000), 75, "broke off after 1000 of"),
-        (faults.Reset(after_bytes=1000), 75, "SourceUnavailable: no progress for 1 s"),
-        (faults.slow_down(), 75, "HTTP 503 (SlowDown: Please reduce your request rate.)"),
-        (faults.Stalled(after_bytes=1000), 75, "SourceUnavailable: no progress for 1 s"),
-        (faults.Trickling(), 75, "SourceUnavailable: no progress for 1 s"),
-        (faults.Unanswered(), 75, "closed before the answer"),
-        (faults.WrongRange(), 42, "SourceLies: /models/model/weights: asked for bytes 0-"),
-        (faults.IgnoredRange(), 42, "ignored the range: answered with the whole object (HTTP 200)"),
-        (faults.Corrupted(at_byte=7), 75, "IntegrityMismatch: content does not match its checksum"),
+        (faults.Truncated(), SourceUnavailableError, "broke off after 1000 of 307200 bytes"),
+        (faults.Reset(), SourceUnavailableError, "failed: "),
+        (faults.slow_down(), SourceUnavailableError, "HTTP 503 (SlowDown: Please reduce your"),
+        (faults.Stalled(), SourceUnavailableError, "too slow|stalled"),
+        (faults.Trickling(), SourceUnavailableError, "too slow"),
+        (faults.Unanswered(), SourceUnavailableError, "closed before the answer"),
+        (faults.WrongRange(), SourceLiesError, "/models/model/weights: asked for bytes 0-"),
+        (faults.IgnoredRange(), SourceLiesError, "ignored the range: answered with the whole"),
+        (faults.Corrupted(at_byte=7), IntegrityMismatchError, "content does not match its checks"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Fault) else "",
 )
-def test_an_origin_that_keeps_answering_wrongly_is_told_by_what_it_does(
-    pull: Pull, origin: FaultOrigin, tmp_path: Path, fault: Fault, code: int, says: str
+async def test_an_origin_that_keeps_answering_wrongly_is_told_by_what_it_does(
+    stored: FaultOrigin, tmp_path: Path, fault: Fault, error: type[ModelCacheError], says: str
 ) -> None:
     if fault != faults.IgnoredRange():  # which shows where a part is asked for, as the probe does
-        origin.script(faults.Fault(), faults.Fault())  # HEAD and probe are answered rightly
-    origin.always(fault)
-    refused = pull(*([] if code == 75 else ["--give-up", "60"]))  # a lie is told by its repetition
-    assert refused.code == code
-    assert says in refused.err
-    assert not (tmp_path / "pulled" / "weights").exists()
-    origin.always(None)
-    assert pull().code == 0
-    assert (tmp_path / "pulled" / "weights").read_bytes() == DATA
+        stored.script(Fault(), Fault())  # HEAD and probe are answered rightly
+    stored.always(fault)
+    is_endless = error is SourceUnavailableError
+    with pytest.raises(error, match=r"\(".join(says.split("("))) as refused:
+        # Patience ends once the probe was answered, a first try has failed and a second begun.
+        await pull(stored, tmp_path, clock=lambda: 1e9 if is_endless and stored.count() > 2 else 0)
+    assert exit_code(refused.value) == (42 if error is SourceLiesError else 75)
+    assert not (tmp_path / "weights").exists()
+    stored.always(None)
+    await pull(stored, tmp_path)
+    assert (tmp_path / "weights").read_bytes() == DATA
 
 
 def test_a_storm_of_503_passes_and_is_counted(
-    pull: Pull, origin: FaultOrigin, tmp_path: Path
+    modelcache: CommandLine, stored: FaultOrigin, tmp_path: Path
 ) -> None:
-    origin.script(faults.Fault(), faults.Fault(), *[faults.slow_down("0")] * 4)
-    done = pull("--give-up", "30")
-    assert done.code == 0
+    stored.script(Fault(), Fault(), *[faults.slow_down("0")] * 4)
+    done = modelcache(
+        *("pull", "s3://models/model", "--endpoint", stored.url, "--anonymous", "--json"),
+        *("--to", tmp_path, "--movers", "1"),
+    )
+    assert done.code == 0, done.err
     assert json.loads(done.out)["retries"] == 4
-    assert (tmp_path / "pulled" / "weights").read_bytes() == DATA
+    assert (tmp_path / "weights").read_bytes() == DATA
 
 
 def test_grants_that_expire_in_mid_pull_are_renewed(

@@ -24,7 +24,7 @@ class Puller:
         access = ["--anonymous"] if anonymous else []
         return self._modelcache(
             *("pull", uri, "--endpoint", self._origin.url, *access),
-            *("--to", self.to, "--movers", "1", "--give-up", "1", *flags),
+            *("--to", self.to, "--movers", "1", *flags),
         )
 
 

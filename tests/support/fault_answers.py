@@ -61,6 +61,9 @@ class Conversation:
     def run(self) -> None:
         while (asked := self._read_request()) is not None:
             fault = self._origin.note(asked)
+            if isinstance(fault, faults.Held):
+                while not fault.gate.wait(0.05) and not self._origin.is_closing.is_set():
+                    pass
             if not self._answer(asked, fault) or not self._origin.keeps_alive:
                 return
 
@@ -88,9 +91,6 @@ class Conversation:
         """Whether the connection lives on."""
         if isinstance(fault, faults.Unanswered):
             return False
-        if isinstance(fault, faults.Held):
-            while not fault.gate.wait(0.05) and not self._origin.is_closing.is_set():
-                pass
         if isinstance(fault, faults.StalledHead):
             self._socket.sendall(fault.raw)
             self._pause(None)
