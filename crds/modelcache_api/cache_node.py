@@ -146,6 +146,9 @@ class Proof(ApiModel):
     renewed_at: datetime | None = None
     """When access was last proved again, here or on another node."""
 
+    is_provisional: bool = False
+    """It says what the source is, and lets nobody use it yet: only a digest was compared."""
+
     @property
     def checked_at(self) -> datetime:
         return self.at if self.renewed_at is None else max(self.at, self.renewed_at)

@@ -312,6 +312,7 @@ class ProofReport(Message):
     """A namespace's grants could read every object of a revision, at that Unix time.
 
     `renewed_at`: when that was last proved again, here or on another node; 0 if never.
+    `is_provisional`: it says what the source is, and lets nobody use it yet.
     """
 
     namespace: Namespace
@@ -321,6 +322,7 @@ class ProofReport(Message):
     revision: Revision
     at: float
     renewed_at: float = 0.0
+    is_provisional: bool = False
 
 
 class WantedReport(Message):

@@ -149,6 +149,7 @@ def test_a_database_of_version_1_keeps_its_proofs(tmp_path):
     with sqlite3.connect(path) as db:
         db.execute("ALTER TABLE proofs DROP COLUMN root")
         db.execute("ALTER TABLE proofs DROP COLUMN renewed_at")
+        db.execute("ALTER TABLE proofs DROP COLUMN provisional")
         db.execute("INSERT INTO proofs VALUES ('team', 'm', 'uid', 'r', 'sha256:a', 7.0)")
         db.execute("PRAGMA user_version = 1")
     db.close()

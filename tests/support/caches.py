@@ -1,13 +1,27 @@
 """A node's cache in this process, whose wall clock a test sets."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from modelcache_api.cache_node import CacheNodeSpec
-from modelcache_api.messages import Done, Hello, LeaseAnswer, LeaseRequest, ListedObject
+from modelcache_api.errors import error_of
+from modelcache_api.messages import (
+    Done,
+    Failed,
+    Hello,
+    LeaseAnswer,
+    LeaseRequest,
+    ListedObject,
+    ListingEnd,
+    Message,
+    Objects,
+    Proved,
+)
 from modelcache_node.caching.cache import Cache
+from modelcache_node.caching.sessions import serve_session
 from modelcache_node.origins.base import SourceOptions
 from modelcache_node.origins.granting import GrantedSource
 from modelcache_node.store.store import Store
@@ -25,31 +39,46 @@ class Clock:
         return self.now
 
 
-class Issuer:
-    """A session that never has to renew a grant."""
+class Port:
+    """The transport of a session whose grants need no renewal."""
 
-    async def renew(self, paths: Any) -> Any:
-        raise AssertionError(paths)
+    def __init__(self, hello: Hello, objects: list[ListedObject]) -> None:
+        self._said: list[Any] = [hello, Objects.model_construct(objects=objects)]
+        self._said.append(ListingEnd(n_objects=len(objects)))
+        self.ended: Message | None = None
+
+    async def receive(self) -> Any:
+        if self._said:
+            return self._said.pop(0)
+        return await asyncio.Event().wait()
+
+    async def send(self, message: Message) -> None:
+        if isinstance(message, Done | Proved | Failed):
+            self.ended = message
 
 
 class Node:
     """A cache, used as sessions and volumes use it."""
 
-    def __init__(self, cache: Cache, clock: Clock) -> None:
+    def __init__(self, cache: Cache, clock: Clock, folder: Path) -> None:
         self.cache = cache
         self.clock = clock
+        self.folder = folder
 
     async def prefetch(self, source: Source, namespace: str, **hello: Any) -> Done:
         """What a prefetch session does, to its end."""
         objects = await listing_of(source)
         said = Hello(**{"namespace": namespace, "model_cache": "model", **hello})
-        fetch = await self.cache.begin(said, objects)
-        issuer = Issuer()
-        fetch.grants.attach(issuer, fetch.grants_by_blob(objects))
-        try:
-            return await fetch.wait()
-        finally:
-            fetch.grants.detach(issuer)
+        return await self.serve(said, objects)
+
+    async def serve(self, hello: Hello, objects: list[ListedObject]) -> Done:
+        """A session of this listing, as the agent serves it."""
+        port = Port(hello, objects)
+        await serve_session(port, self.cache, namespace=hello.namespace)
+        if isinstance(port.ended, Failed):
+            raise error_of(port.ended.reason, port.ended.message)
+        assert isinstance(port.ended, Done)
+        return port.ended
 
     async def renew(self, source: Source, namespace: str, revision: str) -> str:
         """What a session that proves access alone does."""
@@ -86,7 +115,7 @@ async def open_node(
                 version="test",
                 **options,
             )
-            yield Node(cache, clock)
+            yield Node(cache, clock, folder)
             await cache.close()
     finally:
         store.close()

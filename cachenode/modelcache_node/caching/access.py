@@ -54,7 +54,11 @@ class Freshness:
 
 
 def proof_for(wish: LeaseRequest, proofs: Sequence[Proof]) -> Proof | None:
-    """The newest proof of the wish's namespace that it may mean; `proofs` are the oldest first."""
+    """The newest proof of the wish's namespace that it may mean; `proofs` are the oldest first.
+
+    A provisional one only where there is no other: it tells progress, and lets nothing be used.
+    """
+    found: Proof | None = None
     for proof in reversed(proofs):
         if proof.namespace != wish.namespace:
             continue
@@ -64,9 +68,9 @@ def proof_for(wish: LeaseRequest, proofs: Sequence[Proof]) -> Proof | None:
             is_meant = proof.model_cache_uid == wish.model_cache_uid
         else:
             is_meant = proof.model_cache == wish.model_cache
-        if is_meant:
-            return proof
-    return None
+        if is_meant and (found is None or found.is_provisional):
+            found = proof
+    return found
 
 
 def root_of(found: Iterable[tuple[str, Place]]) -> str:

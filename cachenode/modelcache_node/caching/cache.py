@@ -13,6 +13,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from modelcache_api.cache_node import CacheNodeSpec
 from modelcache_api.errors import InvalidRequestError, ModelCacheError, SourceChangedError
@@ -30,14 +31,13 @@ from modelcache_api.messages import (
 )
 from modelcache_api.names import tree_path
 from modelcache_api.reasons import Reason
-from modelcache_node.caching.access import Freshness, check_renewable, proof_for
 from modelcache_node.caching.capacity import Capacity
 from modelcache_node.caching.eviction import Held
 from modelcache_node.caching.fetches import Fetch
+from modelcache_node.caching.proving import Proving
 from modelcache_node.caching.reporting import Facts, Failure, report_revision
 from modelcache_node.caching.resolving import Resolution, resolve
 from modelcache_node.caching.waiting import Waiting
-from modelcache_node.store.index import Proof
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
 
@@ -45,6 +45,13 @@ from modelcache_node.transfer.movers import Movers
 MAX_FAILURES = 256
 #: Between looks whether a fetch still has grants: a session's end wakes nobody. Arbitrary.
 _LOOK_S = 1.0
+
+
+class Joined(NamedTuple):
+    """A session's fetch, which others may share, and what its own listing resolved to."""
+
+    fetch: Fetch
+    resolution: Resolution
 
 
 class Cache:
@@ -70,7 +77,7 @@ class Cache:
         self._now = now
         self._clock = clock
         self._version = version
-        self._freshness = Freshness(proof_max_age_s)
+        self._proving = Proving(store, movers, now=now, max_age_s=proof_max_age_s)
         self._capacity = Capacity(store, limit_bytes=capacity_bytes, held=self._held)
         self._fetches: dict[str, Fetch] = {}
         self._failures: OrderedDict[str, Failure] = OrderedDict()
@@ -87,8 +94,10 @@ class Cache:
 
     # -- sessions
 
-    async def begin(self, hello: Hello, objects: Sequence[ListedObject]) -> Fetch:
-        """Resolve a listing, record its proof, and join or start the fetch of its revision.
+    async def begin(self, hello: Hello, objects: Sequence[ListedObject]) -> Joined:
+        """Resolve a listing, note what it proves, and join or start the fetch of its revision.
+
+        A fetch that nobody's grants feed any more is begun anew where this listing leads.
 
         Raises what `resolve` raises.
         """
@@ -96,8 +105,11 @@ class Cache:
             objects, self._movers, namespace=hello.namespace, ca_pem=hello.ca_pem
         )
         revision = await asyncio.to_thread(self._store.revisions.put_manifest, resolution.manifest)
-        await self._prove(hello, resolution)
+        await self._proving.note(hello, resolution, objects)
         fetch = self._fetches.get(revision)
+        if fetch and not fetch.grants.has_sessions and fetch.resolution != resolution:
+            await fetch.cancel()
+            fetch = self._fetches.get(revision)
         if fetch is None:
             fetch = Fetch(
                 resolution,
@@ -111,43 +123,19 @@ class Cache:
             self._failures.pop(revision, None)
             fetch.start(self._ended)
         self._pulse()
-        return fetch
+        return Joined(fetch, resolution)
 
     async def renew(self, hello: Hello, objects: Sequence[ListedObject]) -> str:
-        """Prove a namespace's access to the revision that `hello` renews; fetch nothing.
-
-        Raises what `resolve` raises, and
-            SourceChangedError: the source is another now, and says nothing of that revision.
-        """
-        revision = hello.renews or ""
-        resolution = await resolve(
-            objects, self._movers, namespace=hello.namespace, ca_pem=hello.ca_pem
-        )
-        index, revisions = self._store.index, self._store.revisions
-        of_it = revisions.manifest(revision) if revision in revisions.revisions() else None
-        known = [
-            proof
-            for proof in index.proofs
-            if (proof.namespace, proof.revision) == (hello.namespace, revision)
-        ]
-        check_renewable(revision, of_it, resolution.root, resolution.manifest, known)
-        if resolution.manifest.revision == revision:
-            await self._prove(hello, resolution)
-        await asyncio.to_thread(index.renew_proofs, [(hello.namespace, revision, self._now())])
+        """As `Proving.renew`."""
+        revision = await self._proving.renew(hello, objects)
         self._pulse()
         return revision
 
-    async def _prove(self, hello: Hello, resolution: Resolution) -> None:
-        proof = Proof(
-            hello.namespace,
-            hello.model_cache,
-            hello.model_cache_uid,
-            hello.request,
-            resolution.manifest.revision,
-            self._now(),
-            resolution.root,
-        )
-        await asyncio.to_thread(self._store.index.put_proof, proof)
+    async def confirm(self, hello: Hello, joined: Joined, objects: Sequence[ListedObject]) -> None:
+        """As `Proving.confirm`, once the revision is complete; at once where it was proved."""
+        if joined.resolution.by_claim:
+            await self._proving.confirm(hello, joined.resolution, objects)
+            self._pulse()
 
     def _ended(self, fetch: Fetch, error: ModelCacheError | None) -> None:
         del self._fetches[fetch.revision]
@@ -179,14 +167,13 @@ class Cache:
                 return await self._try_lease(volume_id, wish)
 
     async def _try_lease(self, volume_id: str, wish: LeaseRequest) -> LeaseAnswer:
-        proof = proof_for(wish, self._store.index.proofs)
-        holds = proof is not None and self._freshness.holds(proof, self._now())
-        if proof is None or not holds or not self._store.is_complete(proof.revision):
+        proof = self._proving.proof_of(wish)
+        refusal = self._proving.refusal(proof) if proof else None
+        is_usable = proof is not None and not proof.is_provisional and refusal is None
+        if proof is None or not is_usable or not self._store.is_complete(proof.revision):
             if self._waiting.want(volume_id, wish):
                 self._pulse()
-            if proof and not holds:
-                return self._freshness.refusal(proof, self._now())
-            return self._not_yet(proof.revision if proof else None)
+            return refusal or self._not_yet(proof.revision if proof else None)
         revision = proof.revision
         await asyncio.to_thread(
             self._store.index.put_lease,
@@ -243,12 +230,9 @@ class Cache:
     async def follow(self, spec: CacheNodeSpec) -> None:
         """Take the operator's wish: what to keep and to pin, and what other nodes have proved."""
         self._wishes = {model.revision: model.pinned for model in spec.models}
-        renewals = [
-            (one.namespace, one.revision, min(one.at.timestamp(), self._now()))
-            for one in spec.renewals
-        ]
-        if renewals:
-            await asyncio.to_thread(self._store.index.renew_proofs, renewals)
+        await self._proving.take_renewals(
+            [(one.namespace, one.revision, one.at.timestamp()) for one in spec.renewals]
+        )
         self._pulse()
 
     async def verify(self, revision: str, *, wait_s: float = 0.0) -> VerifyReport:
@@ -327,6 +311,7 @@ class Cache:
                     revision=proof.revision,
                     at=proof.at,
                     renewed_at=proof.renewed_at,
+                    is_provisional=bool(proof.is_provisional),
                 )
                 for proof in self._store.index.proofs
             ],

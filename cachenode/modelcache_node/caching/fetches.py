@@ -83,9 +83,17 @@ class Fetch:
         await asyncio.wait({self._task})
 
     def grants_by_blob(self, objects: Sequence[ListedObject]) -> dict[str, tuple[str, ObjectGrant]]:
-        """What a session's listing brings: (path, grant) by blob."""
+        """What a session's listing brings: (path, grant) by blob.
+
+        Grants to other places than those this fetch reads are left out: equal digests may be
+        claimed by who has other bytes, and must not spoil what others fetch.
+        """
         blob_of = {file.path: file.blob for file in self.resolution.manifest.files}
-        return {blob_of[listed.path]: (listed.path, listed.grant) for listed in objects}
+        return {
+            blob_of[listed.path]: (listed.path, listed.grant)
+            for listed in objects
+            if self.resolution.is_of_blob(blob_of[listed.path], listed.grant)
+        }
 
     def progress(self) -> Progress:
         tally = self.tally

@@ -56,6 +56,11 @@ class Resolution:
     ca_pem: str | None
     root: str
 
+    @property
+    def by_claim(self) -> list[BlobSource]:
+        """Blobs named by a digest that so far is only claimed; see `possession`."""
+        return [source for source in self.sources.values() if source.provider_id is not None]
+
     def is_of_blob(self, blob: str, grant: ObjectGrant) -> bool:
         """Whether a grant leads to the place that `blob` was resolved at."""
         try:

@@ -84,10 +84,12 @@ async def _serve(port: SessionPort, cache: Cache, namespace: str | None) -> None
     if hello.renews:
         await port.send(Proved(revision=await cache.renew(hello, objects)))
         return
-    fetch = await cache.begin(hello, objects)
-    session = _Session(port)
+    joined = await cache.begin(hello, objects)
+    fetch, session = joined.fetch, _Session(port)
     listening = asyncio.create_task(session.listen())
-    fetch.grants.attach(session, fetch.grants_by_blob(objects))
+    grants = fetch.grants_by_blob(objects)
+    if grants:
+        fetch.grants.attach(session, grants)
     try:
         ending = asyncio.create_task(fetch.wait())
         while not ending.done():
@@ -98,7 +100,9 @@ async def _serve(port: SessionPort, cache: Cache, namespace: str | None) -> None
                 ending.cancel()
                 await listening  # raises why
             await port.send(fetch.progress())
-        await port.send(await ending)
+        done = await ending
+        await cache.confirm(hello, joined, objects)
+        await port.send(done)
     finally:
         listening.cancel()
         fetch.grants.detach(session)

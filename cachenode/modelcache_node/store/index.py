@@ -1,7 +1,7 @@
 """What the store remembers beside bytes: leases, pins, uses, traffic, proofs. One SQLite file.
 
-``state.db``, schema version 2 (``PRAGMA user_version``); version 1 is brought up to it. Every call
-is one transaction, synced.
+``state.db``, schema version 3 (``PRAGMA user_version``); older ones are brought up to it. Every
+call is one transaction, synced.
 A database that cannot be read is moved aside and begun anew: leases come back by the plugin's
 report, proofs by the next Jobs. Usable from several threads.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: Proofs kept per (namespace, ModelCache uid), the newest; older revisions may still be named.
 PROOFS_PER_MODEL_CACHE = 8
 #: Proofs in all. Arbitrary, far above what a node's tenants have.
@@ -32,13 +32,15 @@ CREATE TABLE proofs (
     namespace TEXT NOT NULL, model_cache TEXT NOT NULL, model_cache_uid TEXT NOT NULL,
     request TEXT NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL,
     root TEXT NOT NULL DEFAULT '', renewed_at REAL NOT NULL DEFAULT 0,
+    provisional INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (namespace, model_cache, model_cache_uid, request, revision)
 ) STRICT, WITHOUT ROWID;
 """
-_FROM_VERSION_1 = """
-ALTER TABLE proofs ADD COLUMN root TEXT NOT NULL DEFAULT '';
-ALTER TABLE proofs ADD COLUMN renewed_at REAL NOT NULL DEFAULT 0;
-"""
+_STEPS = {
+    1: "ALTER TABLE proofs ADD COLUMN root TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE proofs ADD COLUMN renewed_at REAL NOT NULL DEFAULT 0;",
+    2: "ALTER TABLE proofs ADD COLUMN provisional INTEGER NOT NULL DEFAULT 0;",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Proof:
         at: When, in Unix seconds.
         root: Where all objects of it were read; empty when they have no place in common.
         renewed_at: When access was last proved again; 0 if never.
+        is_provisional: 1: it says what a source is, and does not let the namespace use it yet.
     """
 
     namespace: str
@@ -59,6 +62,7 @@ class Proof:
     at: float
     root: str = ""
     renewed_at: float = 0.0
+    is_provisional: int = 0
 
     @property
     def checked_at(self) -> float:
@@ -164,11 +168,16 @@ class Index:
                 self.pins.discard(revision)
 
     def put_proof(self, proof: Proof) -> None:
-        """Record a proof, dropping the oldest beyond the bounds."""
+        """Record a proof, dropping the oldest beyond the bounds.
+
+        A provisional one leaves the one that is there as it is.
+        """
+        verb = "IGNORE" if proof.is_provisional else "REPLACE"
         with self._lock:
             with self._db:
                 self._db.execute(
-                    "INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    f"INSERT OR {verb} INTO proofs"  # noqa: S608 - a constant
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         proof.namespace,
                         proof.model_cache,
@@ -178,6 +187,7 @@ class Index:
                         proof.at,
                         proof.root,
                         proof.renewed_at,
+                        proof.is_provisional,
                     ),
                 )
                 self._db.execute(
@@ -209,7 +219,8 @@ class Index:
             with self._db:
                 self._db.executemany(
                     "UPDATE proofs SET renewed_at = ?3"
-                    " WHERE namespace = ?1 AND revision = ?2 AND max(renewed_at, at) < ?3",
+                    " WHERE namespace = ?1 AND revision = ?2 AND max(renewed_at, at) < ?3"
+                    " AND NOT provisional",
                     list(renewals),
                 )
             self.proofs = self._read_proofs()
@@ -230,7 +241,7 @@ class Index:
     def _read_proofs(self) -> tuple[Proof, ...]:
         rows = self._db.execute(
             "SELECT namespace, model_cache, model_cache_uid, request, revision, at, root,"
-            " renewed_at FROM proofs ORDER BY at"
+            " renewed_at, provisional FROM proofs ORDER BY at"
         )
         return tuple(Proof(*row) for row in rows)
 
@@ -258,9 +269,8 @@ def _ensure_schema(connection: sqlite3.Connection) -> None:
         connection.executescript(
             f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
-    elif version == 1:
-        connection.executescript(
-            f"BEGIN; {_FROM_VERSION_1} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
+    elif version in _STEPS:
+        steps = "".join(_STEPS[step] for step in range(version, SCHEMA_VERSION))
+        connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     elif version != SCHEMA_VERSION:
         raise _SchemaError(f"schema {version}, not {SCHEMA_VERSION}")

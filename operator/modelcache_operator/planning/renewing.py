@@ -149,4 +149,10 @@ def _node_for(
 
 
 def _proofs(caches: Iterable[CacheView]) -> Iterable[Proof]:
-    return (proof for cache in caches for proofs in cache.proofs.values() for proof in proofs)
+    return (
+        proof
+        for cache in caches
+        for proofs in cache.proofs.values()
+        for proof in proofs
+        if not proof.is_provisional
+    )

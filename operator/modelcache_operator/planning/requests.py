@@ -65,6 +65,8 @@ def is_proved(
     `since` None: or did once, by a proof that may have run out.
     """
     return any(
-        proof.revision == revision and (since is None or proof.checked_at >= since)
+        proof.revision == revision
+        and not proof.is_provisional
+        and (since is None or proof.checked_at >= since)
         for proof in proofs_of(model_cache, cache)
     )
