@@ -1,9 +1,12 @@
 """Small disks of a test, in a mount namespace of the test process's own. Needs root."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from support.mount_namespace import detach, unshare_mounts
 
@@ -13,6 +16,8 @@ SmallDisk = Callable[[Path, int], None]
 @contextmanager
 def small_disks() -> Iterator[SmallDisk]:
     """Puts a disk of so many MiB at a path, or makes the one there so large."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
     unshare_mounts()
     mounted: list[Path] = []
 

@@ -9,8 +9,9 @@ Guarantees:
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from modelcache_api.errors import DiskFullError, ModelCacheError
+from modelcache_api.errors import DiskFailedError, DiskFullError, ModelCacheError
 from modelcache_api.messages import Done, ListedObject, ObjectGrant, Progress
 from modelcache_api.reasons import Reason
 from modelcache_node.caching.capacity import Capacity
@@ -111,11 +112,12 @@ class Fetch:
         try:
             return await self._fetch()
         finally:
-            self._store.index.add_moved(
-                self.revision,
-                from_origin=self.tally.bytes_from_origin,
-                from_peers=self.tally.bytes_from_peers,
-            )
+            with suppress(DiskFullError, DiskFailedError):  # a count is not worth a fetch
+                self._store.index.add_moved(
+                    self.revision,
+                    from_origin=self.tally.bytes_from_origin,
+                    from_peers=self.tally.bytes_from_peers,
+                )
 
     async def _fetch(self) -> Done:
         manifest = self.resolution.manifest

@@ -194,6 +194,8 @@ class BlobStore:
         path = self._path(name)
         state = blob_dirs.look(path)
         if state.is_sealed and state.size_bytes == size_bytes:
+            if len(name) > _KEY_DIGITS:  # a crash came between its seal and its final name
+                path = self._name_finally(path)
             return self._partial(path, Journal.open(path / "chunks", size_bytes))
         is_whole = state.size_bytes == size_bytes and (path / "data").exists()
         was_sealed = is_content and len(name) == _KEY_DIGITS
@@ -214,16 +216,19 @@ class BlobStore:
         return repair
 
     def _on_sealed(self, blob: PartialBlob) -> Path:
+        return self._name_finally(blob.directory)
+
+    def _name_finally(self, directory: Path) -> Path:
         """Give a sealed blob its final name, or drop it where there is one by that name already."""
-        name = blob.directory.name
+        name = directory.name
         key = name[:_KEY_DIGITS]
         final = self._path(key)
-        sync_dir(blob.directory)
+        sync_dir(directory)
         with self._lock:
             if name != key and self.is_sealed(key):
-                remove_tree(self._trash.take(blob.directory))
+                remove_tree(self._trash.take(directory))
             elif name != key:
-                os.rename(blob.directory, final)
+                os.rename(directory, final)
             sync_dir(final.parent)
             self._refresh(name)
             self._refresh(key)

@@ -8,15 +8,22 @@ report, proofs by the next Jobs. Usable from several threads.
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from modelcache_api.errors import DiskFailedError, DiskFullError
 
 SCHEMA_VERSION = 3
 #: Proofs kept per (namespace, ModelCache uid), the newest; older revisions may still be named.
 PROOFS_PER_MODEL_CACHE = 8
 #: Proofs in all. Arbitrary, far above what a node's tenants have.
 MAX_PROOFS = 10_000
+
+#: SQLite puts details of an error above its lowest byte.
+_PRIMARY_CODE = 0xFF
+_DISK_CODES = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 _SCHEMA = """
 CREATE TABLE uses (revision TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID;
@@ -90,9 +97,14 @@ class Index:
 
     @classmethod
     def open(cls, path: Path) -> "Index":
-        """Open or begin the database at `path`."""
+        """Open or begin the database at `path`.
+
+        Raises:
+            DiskFullError, DiskFailedError: it may be well, and was left alone.
+        """
         try:
-            return cls(_connect(path))
+            with _disk_errors():
+                return cls(_connect(path))
         except (sqlite3.DatabaseError, _SchemaError):
             for suffix in ("", "-wal", "-shm"):
                 damaged = path.with_name(path.name + suffix)
@@ -114,7 +126,7 @@ class Index:
         at: float,
     ) -> None:
         """Record that a volume uses a revision, and that it is used now. Idempotent."""
-        with self._lock, self._db:
+        with self._lock, self._writing():
             self._db.execute(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?)",
                 (volume_id, revision, namespace, pod_name, pod_uid, at),
@@ -125,16 +137,17 @@ class Index:
     def delete_lease(self, volume_id: str, at: float) -> None:
         """Forget a volume's lease; the revision was used until now. Idempotent."""
         with self._lock:
-            revision = self.leases.pop(volume_id, None)
+            revision = self.leases.get(volume_id)
             if revision is None:
                 return
-            with self._db:
+            with self._writing():
                 self._db.execute("DELETE FROM leases WHERE volume_id = ?", (volume_id,))
                 self._use(revision, at)
+            del self.leases[volume_id]
 
     def replace_leases(self, leases: Mapping[str, str], at: float) -> None:
         """These, by volume, are all the leases there are."""
-        with self._lock, self._db:
+        with self._lock, self._writing():
             self._db.execute("DELETE FROM leases")
             self._db.executemany(
                 "INSERT INTO leases VALUES (?, ?, '', '', '', ?)",
@@ -146,7 +159,7 @@ class Index:
 
     def touch(self, revision: str, at: float) -> None:
         """The revision is used, or was brought here, now."""
-        with self._lock, self._db:
+        with self._lock, self._writing():
             self._use(revision, at)
 
     def add_moved(self, revision: str, *, from_origin: int, from_peers: int) -> None:
@@ -154,12 +167,12 @@ class Index:
         with self._lock:
             before = self.moved.get(revision, (0, 0))
             now = (before[0] + from_origin, before[1] + from_peers)
-            with self._db:
+            with self._writing():
                 self._db.execute("INSERT OR REPLACE INTO moved VALUES (?, ?, ?)", (revision, *now))
             self.moved[revision] = now
 
     def set_pinned(self, revision: str, *, pinned: bool) -> None:
-        with self._lock, self._db:
+        with self._lock, self._writing():
             if pinned:
                 self._db.execute("INSERT OR IGNORE INTO pins VALUES (?)", (revision,))
                 self.pins.add(revision)
@@ -174,7 +187,7 @@ class Index:
         """
         verb = "IGNORE" if proof.is_provisional else "REPLACE"
         with self._lock:
-            with self._db:
+            with self._writing():
                 self._db.execute(
                     f"INSERT OR {verb} INTO proofs"  # noqa: S608 - a constant
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -216,7 +229,7 @@ class Index:
             renewals: Namespace, revision and time. Those of which there is no proof do nothing.
         """
         with self._lock:
-            with self._db:
+            with self._writing():
                 self._db.executemany(
                     "UPDATE proofs SET renewed_at = ?3"
                     " WHERE namespace = ?1 AND revision = ?2 AND max(renewed_at, at) < ?3"
@@ -227,12 +240,22 @@ class Index:
 
     def forget(self, revision: str) -> None:
         """Drop what is remembered of a revision that is gone; proofs stay: they are of access."""
-        with self._lock, self._db:
+        with self._lock, self._writing():
             for table in ("uses", "pins", "moved"):
                 self._db.execute(f"DELETE FROM {table} WHERE revision = ?", (revision,))  # noqa: S608 - a constant
             self.last_used.pop(revision, None)
             self.moved.pop(revision, None)
             self.pins.discard(revision)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction.
+
+        Raises:
+            DiskFullError, DiskFailedError: nothing of it was written.
+        """
+        with _disk_errors(), self._db:
+            yield
 
     def _use(self, revision: str, at: float) -> None:
         self._db.execute("INSERT OR REPLACE INTO uses VALUES (?, ?)", (revision, at))
@@ -244,6 +267,20 @@ class Index:
             " renewed_at, provisional FROM proofs ORDER BY at"
         )
         return tuple(Proof(*row) for row in rows)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Tell a disk's errors from a damaged database's."""
+    try:
+        yield
+    except sqlite3.OperationalError as e:
+        code = e.sqlite_errorcode & _PRIMARY_CODE
+        if code == sqlite3.SQLITE_FULL:
+            raise DiskFullError("the disk is full: leases and proofs cannot be written") from e
+        if code in _DISK_CODES:
+            raise DiskFailedError(f"the disk fails: leases and proofs: {e}") from e
+        raise
 
 
 class _SchemaError(Exception):

@@ -26,6 +26,8 @@ from modelcache_node.store.index import Index
 from modelcache_node.store.revisions import RevisionStore
 
 VERSION = "1"
+#: What a new file system, or a store whose making was cut short, holds.
+_BEGINNINGS = {"lock", "store_id", ".store_id.new", ".VERSION.new", "lost+found"}
 
 
 def read_boot_id() -> UUID:
@@ -56,6 +58,7 @@ class Store:
         self.blobs.scan()
         self.revisions = RevisionStore(root / "revisions", trash, self.blobs.data_path)
         self.revisions.scan()
+        self.collect()  # what a crash left between a revision's end and its blobs'
         self.index = Index.open(root / "state.db")
 
     @classmethod
@@ -171,7 +174,7 @@ def _identify(root: Path) -> UUID:
     """The store's id; a new one for a directory that holds nothing yet."""
     version = root / "VERSION"
     if not version.exists():
-        strangers = sorted(set(os.listdir(root)) - {"lock", "store_id", "lost+found"})
+        strangers = sorted(set(os.listdir(root)) - _BEGINNINGS)
         if strangers:
             raise InvalidRequestError(
                 f"{root} is no store and holds {strangers[0]!r}; use an empty directory"
