@@ -159,6 +159,7 @@ class Fetch:
             download.tally.bytes_from_origin = before.bytes_from_origin
             download.tally.bytes_from_peers = before.bytes_from_peers
             download.tally.retries = before.retries
+            download.tally.note = before.note  # until something arrives
         return download
 
 
