@@ -14,16 +14,21 @@ from pathlib import Path
 
 from aiohttp import web
 
+from modelcache_api.errors import InvalidRequestError
 from modelcache_api.messages import NodeReport
+from modelcache_api.names import AGENT_SERVER_NAME
 from modelcache_node.caching.cache import Cache
 from modelcache_node.membership.api_server import ApiServer
 from modelcache_node.membership.kubernetes import CacheNodeMembership
 from modelcache_node.membership.tokens import TokenReviewer
-from modelcache_node.serving.health_api import build_health_api
+from modelcache_node.peers.server import UploadOptions, peer_metrics
+from modelcache_node.serving.health_api import Health, build_health_api
 from modelcache_node.serving.job_api import build_job_api
 from modelcache_node.serving.local_api import build_local_api
+from modelcache_node.serving.peer_api import Manifests, PeerOptions, open_peers
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
+from modelcache_node.transfer.ranges import PeerTls
 from modelcache_node.transfer.rules import OpenNetwork, Rules
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +59,20 @@ class AgentOptions:
     node_name: str | None = None
     proof_max_age_s: float | None = None
     rules: Rules = OpenNetwork()  # noqa: RUF009 - immutable
+    peers: tuple[Address, ...] = ()
+    cluster_key_file: Path | None = None
+    upload_limit_bytes_per_s: int | None = None
+    peer_ca_file: Path | None = None
+
+    @property
+    def peer_tls(self) -> PeerTls | None:
+        """Whom to trust among peers over TLS; None speaks plain HTTP."""
+        if self.peer_ca_file is None:
+            return None
+        try:
+            return PeerTls(self.peer_ca_file.read_text(), AGENT_SERVER_NAME)
+        except OSError as e:
+            raise InvalidRequestError(f"--peer-ca-file {self.peer_ca_file}: {e}") from e
 
 
 async def run_agent(options: AgentOptions) -> None:
@@ -67,18 +86,19 @@ async def run_agent(options: AgentOptions) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     async with AsyncExitStack() as stack:
-        cache = await _open_cache(options, stack)
+        store, movers, cache = await _open_cache(options, stack)
         await _serve_local(options, cache, stack)
-        await _serve_tcp(build_health_api(cache), options.listen, stack)
+        health = Health(cache)
+        address = await _meet_peers(options, store, movers, health, stack)
         if options.health_listen:
-            await _serve_tcp(build_health_api(cache), options.health_listen, stack)
+            await _serve_tcp(build_health_api(health), options.health_listen, stack)
         if options.node_name:
-            await _join_kubernetes(options, options.node_name, cache, stack)
+            await _join_kubernetes(options, options.node_name, address, cache, stack)
         _LOG.info("ready: %s", options.socket)
         await stop.wait()
 
 
-async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> Cache:
+async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> tuple[Store, Movers, Cache]:
     store = await asyncio.to_thread(
         Store.open, options.data_dir, allow_any_disk=options.allow_any_disk
     )
@@ -88,6 +108,7 @@ async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> Cache:
             count=options.movers,
             download_limit_bytes_per_s=options.download_limit_bytes_per_s,
             rules=options.rules,
+            peer_tls=options.peer_tls,
         )
     )
     cache = Cache(
@@ -100,7 +121,36 @@ async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> Cache:
         proof_max_age_s=options.proof_max_age_s,
     )
     stack.push_async_callback(cache.close)
-    return cache
+    return store, movers, cache
+
+
+async def _meet_peers(
+    options: AgentOptions, store: Store, movers: Movers, health: Health, stack: AsyncExitStack
+) -> str:
+    """Serve other agents, or health alone; returns the address for them."""
+    tls = options.peer_tls
+    certificate = None
+    if tls and options.tls_cert and options.tls_key:
+        certificate = (options.tls_cert, options.tls_key)
+    peer_options = PeerOptions(
+        listen=options.listen,
+        peers=options.peers,
+        key_file=options.cluster_key_file,
+        upload=UploadOptions(
+            store.root / "blobs",
+            store.boot_id,
+            bytes_per_s=options.upload_limit_bytes_per_s,
+            tls=certificate,
+        ),
+        tls=tls,
+    )
+    if not peer_options.may_speak:
+        _LOG.warning("no --cluster-key-file: %s answers health only", _shown(options.listen))
+        await _serve_tcp(build_health_api(health), options.listen, stack)
+        return _shown(options.listen)
+    peers = await open_peers(peer_options, Manifests(store), health, movers, stack, now=_now)
+    health.more_metrics = lambda: peer_metrics(peers.server.stats())
+    return peers.address
 
 
 async def _serve_local(options: AgentOptions, cache: Cache, stack: AsyncExitStack) -> None:
@@ -132,7 +182,7 @@ async def _runner(app: web.Application, stack: AsyncExitStack) -> web.AppRunner:
 
 
 async def _join_kubernetes(
-    options: AgentOptions, node_name: str, cache: Cache, stack: AsyncExitStack
+    options: AgentOptions, node_name: str, address: str, cache: Cache, stack: AsyncExitStack
 ) -> None:
     """Serve Jobs, follow this node's CacheNode, and report to it, until the stack unwinds."""
     api = await stack.enter_async_context(ApiServer.in_cluster())
@@ -148,7 +198,7 @@ async def _join_kubernetes(
     membership = CacheNodeMembership(
         api,
         node_name,
-        address=_shown(options.listen),
+        address=address,
         report=report,
         on_spec=cache.follow,
         now=lambda: dt.datetime.now(dt.UTC),

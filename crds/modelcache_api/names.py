@@ -12,6 +12,9 @@ CSI_DRIVER = "csi.modelcache.io"
 #: Audience of the projected token by which a prefetch Job proves who it is to an agent.
 AGENT_AUDIENCE = "agent.modelcache.io"
 
+#: The one name in every agent's certificate, however it is addressed (ADR 4).
+AGENT_SERVER_NAME = "agent.modelcache.io"
+
 #: Set or changed by a user: resolve the source again now.
 REFRESH_ANNOTATION = f"{GROUP}/refresh"
 #: On Jobs: which ModelCache (by uid) and which node they are for.

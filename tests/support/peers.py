@@ -230,11 +230,8 @@ class BadPeer:
         self._misdeed = misdeed
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
+        self.address = shown(self._listener.getsockname())
         self.closing = threading.Event()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def serve(self) -> None:
         while not self.closing.is_set():

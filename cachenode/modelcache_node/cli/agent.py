@@ -15,6 +15,8 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidRequestError(
             "--job-listen needs --tls-cert, --tls-key and --kubernetes (tokens are reviewed there)"
         )
+    if args.peer_ca_file and not (args.tls_cert and args.tls_key):
+        raise InvalidRequestError("--peer-ca-file needs --tls-cert and --tls-key")
     if args.kubernetes and not args.node_name:
         raise InvalidRequestError("--kubernetes needs --node-name")
     logging.basicConfig(
@@ -37,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
                 allow_any_disk=args.allow_any_disk,
                 node_name=args.node_name if args.kubernetes else None,
                 rules=_network_rules(args),
+                peers=tuple(args.peer),
+                cluster_key_file=args.cluster_key_file,
+                upload_limit_bytes_per_s=args.upload_limit,
+                peer_ca_file=args.peer_ca_file,
                 proof_max_age_s=_proof_max_age_s(args),
             )
         )

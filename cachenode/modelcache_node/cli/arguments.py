@@ -119,7 +119,18 @@ def _add_agent(commands: _Commands) -> None:
     agent.add_argument("--tls-key", type=Path, metavar="F")
     agent.add_argument("--capacity", type=byte_count, metavar="BYTES", help="default: the disk's")
     agent.add_argument("--peer", type=host_port, action="append", default=[], metavar="HOST:PORT")
-    agent.add_argument("--cluster-key-file", type=Path, metavar="F")
+    agent.add_argument(
+        "--cluster-key-file",
+        type=Path,
+        metavar="F",
+        help="by which agents know each other; without one they meet on loopback only",
+    )
+    agent.add_argument(
+        "--peer-ca-file",
+        type=Path,
+        metavar="PEM",
+        help="speak TLS between agents, with --tls-cert and these CAs",
+    )
     agent.add_argument("--upload-limit", type=byte_count, metavar="BYTES_PER_S")
     agent.add_argument("--download-limit", type=byte_count, metavar="BYTES_PER_S")
     agent.add_argument("--config", type=Path, metavar="F", help="YAML with these names as keys")

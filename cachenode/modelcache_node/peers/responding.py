@@ -139,7 +139,7 @@ class Responder:
             os.close(held.fd)
             connection.answer(text_answer(signer, 416, "chunks are served whole"))
             return
-        place = self._places.take()
+        place = self._places.take(name)
         if place is None:
             os.close(held.fd)
             self.counts.busy += 1

@@ -255,6 +255,18 @@ class PeerServer:
         self._timers.add(timer)
 
 
+def peer_metrics(stats: Usage) -> dict[str, float]:
+    """By their names in ``/metrics``."""
+    return {
+        "peer_sent_bytes_total": stats.bytes_sent,
+        "peer_uploads_total": stats.uploads,
+        "peer_busy_total": stats.busy,
+        "peer_refused_total": stats.refused,
+        "peer_connections": stats.connections,
+        "peer_upload_cpu_seconds_total": stats.cpu_seconds,
+    }
+
+
 def default_count(n_cores: int) -> int:
     """One worker per eight cores: sendfile is cheap, and movers come first."""
     return max(1, min(MAX_WORKERS, n_cores // 8))

@@ -33,7 +33,7 @@ from support.peers import (
     serving,
     shown,
 )
-from support.ranges import LIMITS, no_jitter
+from support.ranges import no_jitter
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -242,7 +242,7 @@ async def test_chunks_go_over_tls_to_who_trusts_the_clusters_authority(holder, t
     async with serving(holder, tls=(tmp_path / "cert", tmp_path / "key")) as server:
         for trusted in (authority, stranger):
             tls = PeerTls(trusted.cert_pem.bytes().decode(), "agent.modelcache.io")
-            async with Movers(count=1, limits=LIMITS, uniform=no_jitter, peer_tls=tls) as movers:
+            async with Movers(count=1, uniform=no_jitter, peer_tls=tls) as movers:
                 movers.use_cluster_keys(KEYS, asker=ASKER)
                 wanted = chunk_of(shown(server.address), data, target)
                 if trusted is authority:
