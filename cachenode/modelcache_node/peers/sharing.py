@@ -20,9 +20,8 @@ _BUCKET_BYTES = _SLOT.size * _SLOTS_PER_BUCKET
 _TABLE_BYTES = _N_BUCKETS * _BUCKET_BYTES
 #: Where the bytes are whose locks are places for uploads; beyond the table's.
 _PLACES_AT = 1 << 32
-#: Uploads of one chunk at once. From the swarm's simulation: with slow uplinks, copies of the same
-#: chunk from one node cost a quarter of the time.
-MAX_SAME = 2
+#: Uploads of one chunk at once: `UploadPlaces` says why. From the swarm's simulation.
+MAX_SAME = 1
 _SAME_AT = 1 << 33
 #: Chunks fall into so many classes: two that share one hold each other up for a moment. Arbitrary.
 _N_CHUNK_CLASSES = 1 << 16
@@ -95,7 +94,7 @@ def places_taken(fd: int, count: int) -> int:
 class UploadPlaces:
     """As many uploads at once as a node has places, over all its workers.
 
-    Of one chunk only `MAX_SAME` go at once: who comes third finds it at the first receiver soon,
+    Of one chunk only `MAX_SAME` go at once: who comes later finds it at the first receiver soon,
     and a slow uplink is not spent on copies. A place is a pair of locked bytes.
     """
 
