@@ -14,8 +14,7 @@ of at most 100 characters. Each request is answered by one datagram, but for "ta
     {"take": 1}                   hand over to a new keeper: {"name": NAME} + descriptors for each
                                   mount, then {"end": how many}; after its {"put": ""} we only wait
 
-What a client put stays when it goes. A keeper that was killed gets everything from the servers,
-which notice and put again.
+What a client put stays when it goes; a killed keeper gets it again from the servers, which notice.
 """
 
 import argparse
@@ -37,8 +36,7 @@ MAX_FDS = 8
 _MAX_DATAGRAM_BYTES = 16 << 10
 _MAX_NAME = 100
 _PAGE = 100
-#: A keeper that hands over, or is handed to, answers within this. Arbitrary.
-_HAND_OVER_TIMEOUT_S = 5.0
+_HAND_OVER_TIMEOUT_S = 5.0  # for a message between keepers; arbitrary
 
 
 class Keeper:
@@ -194,8 +192,7 @@ def main() -> None:
     keeper = Keeper()
     take_over(path, keeper)
     serve(path, keeper)
-    say("handed over; waiting for the end")
-    while True:
+    while True:  # a container that ends would be started again, and take everything back
         signal.pause()
 
 
