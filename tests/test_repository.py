@@ -207,3 +207,22 @@ def test_every_decision_is_listed_in_the_architecture(folder: str) -> None:
     decisions = [path for path in files() if str(path.parent) == folder]
     assert decisions
     assert [path.name for path in decisions if f"adr/{path.name}" not in text] == []
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    text = (ROOT / "docs" / "THREAT_MODEL.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    defined = {
+        name
+        for path, source in texts()
+        if path.suffix == ".py" and path.parts[0] in ("tests", "e2e")
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)\(", source, re.MULTILINE)
+    }
+    assert len(named) > 50
+    assert named - defined == set()
+
+
+def test_every_boundary_of_the_threat_model_names_a_test() -> None:
+    boundaries = section((ROOT / "docs" / "THREAT_MODEL.md").read_text(), "Boundaries")
+    for boundary in boundaries.split("\n### ")[1:]:
+        assert "`test_" in boundary, boundary.splitlines()[0]

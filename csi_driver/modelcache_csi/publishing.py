@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from modelcache_api.errors import ModelCacheError, ModelCacheNotFoundError, UnavailableError
 from modelcache_api.messages import LeaseAnswer, LeaseRequest, LeaseState
 from modelcache_api.names import revision_hex
+from modelcache_csi import audit
 from modelcache_csi.busy import BusyKeys
 from modelcache_csi.errors import (
     AgentAwayError,
@@ -162,6 +163,7 @@ class Publisher:
             request = request.model_copy(update={"wait_s": 0.0})
 
     async def _refused(self, publish: Publish, error: ModelCacheError) -> None:
+        audit.refused(publish, error)
         self._events.refused(publish, error)
         if not error.retryable or isinstance(error, ModelCacheNotFoundError):
             # After a final answer the kubelet does not unpublish: leave no wish at the agent.
@@ -175,6 +177,7 @@ class Publisher:
             await self._leases.release(publish.target.lease_id)
             raise
         self._published[publish.target] = publish
+        audit.mounted(publish, revision)
 
     async def _unmount(self, target: TargetPath) -> None:
         await asyncio.to_thread(self._mounts.ensure_unmounted, target)

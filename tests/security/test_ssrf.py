@@ -16,6 +16,7 @@ from modelcache_node.transfer.ranges import Grant, RangeRequest
 from modelcache_node.transfer.rules import NetworkRules, parse_network
 from support.agent_process import Agent, agent_home, run_cli
 from support.fault_origin import FaultOrigin
+from support.faults import redirect
 
 CLOSED = NetworkRules()
 
@@ -164,6 +165,30 @@ async def test_an_allowed_host_may_be_spelled_in_any_case():
     found = rules(hosts=["*.amazonaws.com"])
     names = Names("52.216.0.1")
     assert await reach("https://B.S3.AmazonAWS.com/", found, lookup=names.look_up)
+
+
+async def test_metadata_by_redirect_is_refused():
+    """SSRF by redirect (GO-2025-3968): each hop is checked like the first."""
+    with FaultOrigin() as origin:
+        origin.put("models/a", b"secret")
+        origin.always(redirect("http://169.254.169.254/latest/meta-data/"))
+        async with Movers(count=1, rules=rules(allowed=["127.0.0.0/8"])) as movers:
+            with pytest.raises(EndpointDeniedError, match=r"169\.254\.169\.254"):
+                await movers.fetch(RangeRequest(None, 0, 1, Grant(f"{origin.url}/models/a")))
+
+
+async def test_a_redirect_to_another_host_carries_no_header_of_the_grant():
+    """Token leak by redirect: what authorises is for the host that the grant names."""
+    with FaultOrigin() as origin, FaultOrigin() as thief:
+        origin.put("models/a", b"secret")
+        thief.put("models/a", b"secret")
+        origin.always(redirect(f"{thief.url}/models/a"))
+        grant = Grant(f"{origin.url}/models/a", (("Authorization", "Bearer canary"),))
+        async with Movers(count=1) as movers:
+            await movers.fetch(RangeRequest(None, 0, 1, grant))
+        assert origin.asked[0].headers["authorization"] == "Bearer canary"
+        assert all("authorization" not in asked.headers for asked in thief.asked)
+        assert thief.asked
 
 
 def test_promise_closed_addresses_stay_closed(source):

@@ -34,6 +34,7 @@ from modelcache_api.reasons import Reason
 from modelcache_node.caching.capacity import Capacity
 from modelcache_node.caching.eviction import Held
 from modelcache_node.caching.fetches import Fetch
+from modelcache_node.caching.listings import ListingBudget
 from modelcache_node.caching.proving import Proving
 from modelcache_node.caching.reporting import Facts, Failure, report_revision
 from modelcache_node.caching.resolving import Resolution, resolve
@@ -77,6 +78,7 @@ class Cache:
         self._now = now
         self._clock = clock
         self._version = version
+        self.listings = ListingBudget()
         self._proving = Proving(store, movers, now=now, max_age_s=proof_max_age_s)
         self._capacity = Capacity(store, limit_bytes=capacity_bytes, held=self._held)
         self._fetches: dict[str, Fetch] = {}

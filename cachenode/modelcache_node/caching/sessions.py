@@ -31,7 +31,9 @@ from modelcache_api.messages import (
     Proved,
 )
 from modelcache_api.reasons import Reason
+from modelcache_node import audit
 from modelcache_node.caching.cache import Cache
+from modelcache_node.caching.listings import Share
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ PROGRESS_S = 1.0
 MESSAGE_TIMEOUT_S = 60.0
 #: A renewal takes a signing round trip at most. Arbitrary.
 RENEWAL_TIMEOUT_S = 60.0
+
+
+#: Of one object beside its texts, in memory, bytes. Measured: 700 to 900 with CPython 3.11.
+_OBJECT_BYTES = 1000
 
 
 class SessionPort(Protocol):
@@ -63,9 +69,14 @@ async def serve_session(port: SessionPort, cache: Cache, *, namespace: str | Non
         cache: The node's cache.
         namespace: Whose session it is, as its token says; None takes the client's word.
     """
+    hello: Hello | None = None
     try:
-        await _serve(port, cache, namespace)
+        hello = await _expect_hello(port)
+        if namespace is not None:
+            hello = hello.model_copy(update={"namespace": namespace})
+        audit.session_ended(hello, await _serve(port, cache, hello))
     except ModelCacheError as e:
+        audit.session_failed(hello, e.reason, str(e))
         with suppress(UnavailableError):
             await port.send(Failed(reason=e.reason, message=str(e), retryable=e.retryable))
     except Exception:  # noqa: BLE001 - an edge: a bug must not look like a broken connection
@@ -76,14 +87,19 @@ async def serve_session(port: SessionPort, cache: Cache, *, namespace: str | Non
             )
 
 
-async def _serve(port: SessionPort, cache: Cache, namespace: str | None) -> None:
-    hello = await _expect_hello(port)
-    if namespace is not None:
-        hello = hello.model_copy(update={"namespace": namespace})
-    objects = await _receive_listing(port)
+async def _serve(port: SessionPort, cache: Cache, hello: Hello) -> str:
+    """The revision that the session proved, once its client was told."""
+    async with cache.listings.open() as share:
+        return await _serve_listing(port, cache, hello, await receive_listing(port, share))
+
+
+async def _serve_listing(
+    port: SessionPort, cache: Cache, hello: Hello, objects: Sequence[ListedObject]
+) -> str:
     if hello.renews:
-        await port.send(Proved(revision=await cache.renew(hello, objects)))
-        return
+        revision = await cache.renew(hello, objects)
+        await port.send(Proved(revision=revision))
+        return revision
     joined = await cache.begin(hello, objects)
     fetch, session = joined.fetch, _Session(port)
     listening = asyncio.create_task(session.listen())
@@ -103,6 +119,7 @@ async def _serve(port: SessionPort, cache: Cache, namespace: str | None) -> None
         done = await ending
         await cache.confirm(hello, joined, objects)
         await port.send(done)
+        return fetch.revision
     finally:
         listening.cancel()
         fetch.grants.detach(session)
@@ -120,12 +137,19 @@ async def _expect_hello(port: SessionPort) -> Hello:
     return hello
 
 
-async def _receive_listing(port: SessionPort) -> list[ListedObject]:
+async def receive_listing(port: SessionPort, share: Share) -> list[ListedObject]:
+    """A session's listing, to its end.
+
+    Raises:
+        InvalidRequestError: too many objects, too large, or not what was announced.
+        UnavailableError: the client is gone, or other sessions' listings leave no room now.
+    """
     objects: list[ListedObject] = []
     while True:
         async with asyncio.timeout(MESSAGE_TIMEOUT_S):
             message = await port.receive()
         if isinstance(message, Objects):
+            share.take(sum(map(_size_of, message.objects)))
             objects.extend(message.objects)
             if len(objects) > MAX_FILES:
                 raise InvalidRequestError(f"a listing has at most {MAX_FILES} objects")
@@ -137,6 +161,12 @@ async def _receive_listing(port: SessionPort) -> list[ListedObject]:
             return objects
         else:
             raise InvalidRequestError(f"a listing holds no {message.type}")
+
+
+def _size_of(listed: ListedObject) -> int:
+    """Roughly, in memory: what it says, and what holds it."""
+    headers = sum(len(name) + len(value) for name, value in listed.grant.headers.items())
+    return len(listed.path) + len(listed.grant.url) + headers + _OBJECT_BYTES
 
 
 class _Session:

@@ -2,11 +2,11 @@
 
 import argparse
 import asyncio
-import logging
 
 from modelcache_api.errors import InvalidRequestError
 from modelcache_node.app import AgentOptions, run_agent
 from modelcache_node.cli.arguments import PROOF_MAX_AGE_S
+from modelcache_node.log_format import log_as_json
 from modelcache_node.transfer.rules import NetworkRules, OpenNetwork, Rules
 
 
@@ -19,10 +19,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidRequestError("--peer-ca-file needs --tls-cert and --tls-key")
     if args.kubernetes and not args.node_name:
         raise InvalidRequestError("--kubernetes needs --node-name")
-    logging.basicConfig(
-        level=args.log_level.upper(),
-        format='{"time":"%(asctime)s","level":"%(levelname)s","logger":"%(name)s","message":"%(message)s"}',
-    )
+    log_as_json(args.log_level.upper())
     asyncio.run(
         run_agent(
             AgentOptions(

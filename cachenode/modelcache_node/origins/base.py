@@ -11,6 +11,9 @@ from modelcache_api.file_paths import check_distinct, check_path
 from modelcache_api.manifest import MAX_FILES, Checksum
 from modelcache_api.messages import ObjectGrant
 
+#: Objects looked at of one source, those that filters leave out included: a listing comes in pages
+#: of 1,000, and this many take minutes. Arbitrary.
+MAX_SEEN = 10 * MAX_FILES
 #: How long a signed URL is asked to hold, seconds. Arbitrary: long enough for most fetches, short
 #: enough that a leaked one is soon worthless; temporary credentials end it earlier.
 GRANT_S = 3600
@@ -99,6 +102,11 @@ async def list_source(origin: Origin, options: SourceOptions) -> list[SourceObje
     n_seen = 0
     async for listed in origin.objects():
         n_seen += 1
+        if n_seen > MAX_SEEN:
+            raise InvalidSourceError(
+                f"{options.uri} lists more than {MAX_SEEN} objects, counting what include/exclude"
+                " leave out; name a narrower prefix"
+            )
         if not is_selected(listed.path, options):
             continue
         check_path(listed.path)

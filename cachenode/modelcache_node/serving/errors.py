@@ -44,6 +44,9 @@ async def translate_errors(request: web.Request, handler: Handler) -> web.Stream
         return answer(ErrorBody(reason=e.reason, message=str(e)), status)
     except ValidationError as e:
         return answer(ErrorBody(reason=Reason.INVALID_REQUEST, message=_problems(e)), 400)
+    except web.HTTPRequestEntityTooLarge:
+        body = ErrorBody(reason=Reason.INVALID_REQUEST, message="the request's body is too large")
+        return answer(body, 413)
     except web.HTTPException:
         raise
     except Exception:  # noqa: BLE001 - the edge that reports it

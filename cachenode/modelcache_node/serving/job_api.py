@@ -10,6 +10,7 @@ from aiohttp import web
 
 from modelcache_api.errors import AccessDeniedError, UnavailableError
 from modelcache_api.messages import REFUSAL_HEADER
+from modelcache_node import audit
 from modelcache_node.caching.cache import Cache
 from modelcache_node.serving.prefetch_socket import serve_prefetch
 
@@ -41,6 +42,7 @@ async def _prefetch(request: web.Request) -> web.StreamResponse:
     try:
         namespace = await request.app[_REVIEW].namespace_of(_bearer_token(request))
     except AccessDeniedError as e:
+        audit.caller_refused(e.reason, _one_line(str(e)))
         raise web.HTTPUnauthorized(headers={REFUSAL_HEADER: _one_line(str(e))}) from e
     except UnavailableError as e:
         raise web.HTTPServiceUnavailable(headers={REFUSAL_HEADER: _one_line(str(e))}) from e

@@ -12,6 +12,7 @@ from modelcache_api.messages import (
     RevisionList,
     VerifyRequest,
 )
+from modelcache_node import audit
 from modelcache_node.caching.cache import Cache
 from modelcache_node.serving.errors import answer, translate_errors
 from modelcache_node.serving.prefetch_socket import serve_prefetch
@@ -69,7 +70,10 @@ async def _unpin(request: web.Request) -> web.Response:
 
 async def _lease(request: web.Request) -> web.Response:
     wish = LeaseRequest.model_validate_json(await request.read())
-    return answer(await request.app[_CACHE].lease(request.match_info["volume_id"], wish))
+    volume_id = request.match_info["volume_id"]
+    found = await request.app[_CACHE].lease(volume_id, wish)
+    audit.lease_answered(volume_id, wish, found)
+    return answer(found)
 
 
 async def _release(request: web.Request) -> web.Response:

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from modelcache_api.errors import IntegrityMismatchError, InvalidRequestError
+from modelcache_api.errors import InvalidRequestError, ModelCacheError
 from modelcache_api.manifest import Manifest
 from modelcache_api.names import revision_hex
 from modelcache_node.store.files import (
@@ -140,5 +140,5 @@ def _read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         return Manifest.parse(raw)
-    except (InvalidRequestError, IntegrityMismatchError):
+    except ModelCacheError:  # whatever is wrong with it, an agent must start
         return None
