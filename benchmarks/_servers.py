@@ -59,11 +59,13 @@ class Store:
 
     Attributes:
         ca_file: Authority of the TLS server's certificate.
+        pid: Of nginx's first process.
     """
 
     http_url: str
     https_url: str
     ca_file: Path
+    pid: int
 
     def endpoint(self, scheme: str) -> str:
         return self.http_url if scheme == "http" else self.https_url
@@ -110,6 +112,7 @@ def nginx_store(bucket: Path, state: Path, *, workers: int = 2) -> Iterator[Stor
             f"http://127.0.0.1:{http_port}",
             f"https://localhost:{https_port}",
             state / "ca.pem",
+            server.pid,
         )
     finally:
         server.terminate()
