@@ -76,9 +76,11 @@ class Capacity:
         """
         async with self._making_room:
             wanted = {key: file.size_bytes for key, file in manifest.blobs.items()}
+            reserved = {key for blobs in self._reserved.values() for key in blobs}
             missing = sum(
                 max(0, size - self._store.blobs.allocated_bytes(key))
                 for key, size in wanted.items()
+                if key not in reserved  # by another revision that has the file too
             )
             await self._make_room(missing, manifest)
             self._reserved[revision] = wanted

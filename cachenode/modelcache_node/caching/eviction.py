@@ -37,7 +37,7 @@ def choose_evictions(held: Iterable[Held], *, needed_bytes: int) -> list[str]:
     """
     every = list(held)
     users = Counter(key for one in every for key in one.blobs)
-    chosen: list[str] = []
+    chosen: list[Held] = []
     freed_bytes = 0
     candidates = sorted(
         (one for one in every if not one.is_held),
@@ -46,11 +46,12 @@ def choose_evictions(held: Iterable[Held], *, needed_bytes: int) -> list[str]:
     for one in candidates:
         if freed_bytes >= needed_bytes:
             break
-        chosen.append(one.revision)
+        chosen.append(one)
         users.subtract(one.blobs.keys())
         freed_bytes += sum(size for key, size in one.blobs.items() if users[key] == 0)
     if freed_bytes < needed_bytes:
         raise InsufficientCapacityError(
             f"{needed_bytes - freed_bytes} bytes more are needed than could be freed"
         )
-    return chosen
+    # One whose every blob others keep frees nothing: its going would only make it unusable.
+    return [one.revision for one in chosen if any(users[key] == 0 for key in one.blobs)]
