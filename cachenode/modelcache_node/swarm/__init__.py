@@ -1,0 +1,1 @@
+"""The swarm's policy: who fetches which chunk from whom. Decides; moves nothing, knows no clock."""

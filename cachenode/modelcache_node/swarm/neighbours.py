@@ -1,0 +1,71 @@
+"""What this node knows of one neighbour: its chunks, how it answers, and whether to leave it be."""
+
+from dataclasses import dataclass
+
+#: Faults after which a neighbour is avoided.
+MAX_STRIKES = 3
+#: How long it is avoided then; doubled each time, up to the second. Arbitrary: a node with bad
+#: memory is to be noticed by people meanwhile.
+AVOID_S, MAX_AVOID_S = 60.0, 3600.0
+#: A neighbour that does not answer is left alone so long, doubled each time up to the second.
+ABSENCE_S, MAX_ABSENCE_S = 0.25, 15.0
+#: Weight of the newest chunk in the moving average of a neighbour's times. Arbitrary: about the
+#: last five chunks count.
+EWMA_WEIGHT = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Neighbour:
+    """One neighbour. `bits` are the slots it offers under the checksum that we accept."""
+
+    name: str
+    #: Above 1 where bytes from it cost more than others': another zone.
+    weight: float = 1.0
+    instance: int = 0
+    version: int = 0
+    bits: int = 0
+    #: Slots that it reads from the origin now.
+    fetching: int = 0
+    can_fetch: bool = False
+    uploads_queued: int = 0
+    n_in_flight: int = 0
+    #: Mean time of a chunk from it, seconds; 0 before the first.
+    ewma_s: float = 0.0
+    busy_until: float = 0.0
+    #: It has answered, or failed to, since it became a neighbour.
+    is_heard: bool = False
+    is_absent: bool = True
+    absent_until: float = 0.0
+    n_absences: int = 0
+    strikes: int = 0
+    avoided_until: float = 0.0
+    n_avoided: int = 0
+
+    def is_usable(self, now: float) -> bool:
+        """Whether a chunk may be asked of it now."""
+        return not self.is_absent and now >= self.busy_until and now >= self.avoided_until
+
+    def took(self, seconds: float) -> None:
+        """A chunk came from it."""
+        if self.ewma_s:
+            self.ewma_s += EWMA_WEIGHT * (seconds - self.ewma_s)
+        else:
+            self.ewma_s = seconds
+
+    def strike(self, now: float) -> None:
+        """It broke the rules: wrong bytes, a map that lies, an answer that is none."""
+        self.strikes += 1
+        if self.strikes >= MAX_STRIKES:
+            self.avoided_until = now + min(AVOID_S * 2**self.n_avoided, MAX_AVOID_S)
+            self.n_avoided = min(self.n_avoided + 1, 16)
+            self.strikes = MAX_STRIKES - 1  # after its time, one more is enough
+
+    def answered(self) -> None:
+        """It answered when asked for its map."""
+        self.is_heard, self.is_absent, self.n_absences = True, False, 0
+
+    def failed(self, now: float) -> None:
+        """It does not answer."""
+        self.is_heard, self.is_absent = True, True
+        self.absent_until = now + min(ABSENCE_S * 2**self.n_absences, MAX_ABSENCE_S)
+        self.n_absences = min(self.n_absences + 1, 16)

@@ -1,0 +1,213 @@
+"""Which chunks this node reads from the origin: its own by election, and when it helps another.
+
+Guarantees, while the members of the group agree on who of them can fetch:
+- the elected node alone reads a chunk from the origin;
+- the next two in hash order may read it only after they asked the elected node, and it handed the
+  chunk over, cannot fetch, does not answer, or has been at it for too long.
+
+A member that has nothing of its own left asks others for theirs: so a slow one delays nobody.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from modelcache_api.chunk_slots import ChunkSlots
+from modelcache_node.swarm.bitsets import last_n
+from modelcache_node.swarm.rendezvous import N_HELPERS, Ranking, ranking
+
+#: Slots that one question is about. Arbitrary: a few chunk times of work.
+MAX_CLAIM_SLOTS = 8
+#: A chunk handed over returns to its elected node after so many chunk times, if nobody has it.
+HANDOVER_CHUNK_TIMES = 32.0
+#: Chunks handed over at once. Arbitrary: each helper asks for a few at a time.
+MAX_GIVEN = 1024
+#: The elected node may take so many mean chunk times for one chunk before another reads it too.
+HEDGE_CHUNK_TIMES = 2.0
+#: A member that cannot fetch, or did not answer, is passed over so long.
+PASSED_OVER_S = 15.0
+
+
+class ClaimState(IntEnum):
+    """An elected node's answer about one slot."""
+
+    HELD = 0
+    """It has the chunk: get it there."""
+    UNDER_WAY = 1
+    """It reads it from the origin now."""
+    YOURS = 2
+    """It hands the chunk over."""
+    CANNOT_FETCH = 3
+    """It has no grant, or does not fetch this revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimAsk:
+    """A question to an elected node: may these slots be read from the origin here?"""
+
+    member: str
+    slots: tuple[int, ...]
+
+
+class OriginDuty:
+    """See the module's text. Its mutable state: who can fetch, and what was handed over."""
+
+    def __init__(self, me: str, slots: ChunkSlots) -> None:
+        self._me = me
+        self._slots = slots
+        self._group: tuple[str, ...] = ()
+        self._passed_over: dict[str, float] = {}
+        self._ranking: Ranking = ranking((), slots)
+        self._is_changed = False
+        self._owned = 0
+        self._helped: dict[str, int] = {}
+        self._given: dict[int, float] = {}  # until when; the oldest first
+        self._given_bits = 0
+        self._taken = 0
+        self._quiet_until: dict[str, float] = {}
+        self._under_way_since: dict[int, float] = {}
+        self._asking: str | None = None
+
+    @property
+    def is_member(self) -> bool:
+        return self._me in self._group
+
+    def set_group(self, names: Iterable[str]) -> None:
+        """Take the operator's list; members that come with it count as able to fetch."""
+        self._group = tuple(sorted(set(names)))
+        self._passed_over = {n: t for n, t in self._passed_over.items() if n in self._group}
+        self._is_changed = True
+
+    def set_able(self, name: str, now: float, *, is_able: bool) -> None:
+        """A member said, or showed by its silence, whether it can fetch."""
+        if name not in self._group:
+            return
+        if is_able != (name not in self._passed_over):
+            if is_able:
+                del self._passed_over[name]
+            else:
+                self._passed_over[name] = now + PASSED_OVER_S
+            self._is_changed = True
+        elif not is_able:
+            self._passed_over[name] = now + PASSED_OVER_S
+
+    def elected(self, slot: int) -> tuple[str, ...]:
+        """Who fetches a slot, then who may help; without those that cannot fetch."""
+        self._elect()
+        return self._ranking.of_slot(slot)
+
+    def own(self, now: float) -> int:
+        """The set of slots that this node reads from the origin, if nobody has them."""
+        self._elect()
+        while self._given and next(iter(self._given.values())) <= now:
+            self._take_back(next(iter(self._given)))
+        return (self._owned | self._taken) & ~self._given_bits
+
+    # Asking others
+
+    def may_ask(self, now: float) -> bool:
+        """Whether there can be somebody to ask; cheap."""
+        if self._asking is not None or not self.is_member:
+            return False
+        self._restore(now)
+        self._elect()
+        return any(self._quiet_until.get(member, 0.0) <= now for member in self._helped)
+
+    def ask(self, absent: int, now: float) -> ClaimAsk | None:
+        """Whom to ask for work, when there is none of one's own. `absent`: slots nobody has."""
+        if not self.may_ask(now):
+            return None
+        best: tuple[int, str] | None = None
+        for member, slots in self._helped.items():
+            if self._quiet_until.get(member, 0.0) <= now:
+                count = (slots & absent & ~self._taken).bit_count()
+                if count and (best is None or count > best[0]):
+                    best = (count, member)
+        if best is None:
+            return None
+        member = best[1]
+        self._asking = member
+        slots = self._helped[member] & absent & ~self._taken
+        # From the far end: the elected node goes through its own from the near one.
+        return ClaimAsk(member, tuple(last_n(slots, MAX_CLAIM_SLOTS)))
+
+    def answered(
+        self, asked: ClaimAsk, states: Sequence[ClaimState], now: float, chunk_s: float
+    ) -> None:
+        """The elected node answered; `chunk_s` is the mean time of a chunk from the origin."""
+        self._asking = None
+        self._quiet_until[asked.member] = now + HEDGE_CHUNK_TIMES * chunk_s
+        for slot, state in zip(asked.slots, states, strict=True):
+            if state is ClaimState.YOURS:
+                self._taken |= 1 << slot
+                self._quiet_until[asked.member] = now
+            elif state is ClaimState.CANNOT_FETCH:
+                self.set_able(asked.member, now, is_able=False)
+                return
+            elif state is ClaimState.UNDER_WAY:
+                since = self._under_way_since.setdefault(slot, now)
+                if now - since >= HEDGE_CHUNK_TIMES * chunk_s:
+                    self._taken |= 1 << slot
+                    del self._under_way_since[slot]
+
+    def unanswered(self, asked: ClaimAsk, now: float) -> None:
+        """The elected node did not answer."""
+        self._asking = None
+        self.set_able(asked.member, now, is_able=False)
+
+    # Answering others
+
+    def serve(
+        self, slots: Sequence[int], *, held: int, under_way: int, now: float, chunk_s: float
+    ) -> list[ClaimState]:
+        """Answer a helper. A chunk that is neither held nor under way is handed to it."""
+        answers = []
+        for slot in slots[:MAX_CLAIM_SLOTS]:
+            if held >> slot & 1:
+                answers.append(ClaimState.HELD)
+            elif under_way >> slot & 1:
+                answers.append(ClaimState.UNDER_WAY)
+            elif self._me in self._passed_over or self._me not in self._group:
+                answers.append(ClaimState.CANNOT_FETCH)
+            elif self._given_bits >> slot & 1 or len(self._given) >= MAX_GIVEN:
+                answers.append(ClaimState.UNDER_WAY)
+            else:
+                self._given[slot] = now + HANDOVER_CHUNK_TIMES * chunk_s
+                self._given_bits |= 1 << slot
+                answers.append(ClaimState.YOURS)
+        return answers
+
+    def fetched(self, slot: int) -> None:
+        """The chunk is here, or is known to be with a neighbour."""
+        self._taken &= ~(1 << slot)
+        self._under_way_since.pop(slot, None)
+        if slot in self._given:
+            self._take_back(slot)
+
+    def _take_back(self, slot: int) -> None:
+        del self._given[slot]
+        self._given_bits &= ~(1 << slot)
+
+    def _restore(self, now: float) -> None:
+        """Those passed over for long enough count again; they are passed over anew when asked."""
+        for name, until in list(self._passed_over.items()):
+            if until <= now and name != self._me:
+                del self._passed_over[name]
+                self._is_changed = True
+
+    def _elect(self) -> None:
+        """Elect anew if the group changed since; late, for changes come in bunches."""
+        if not self._is_changed:
+            return
+        self._is_changed = False
+        able = tuple(name for name in self._group if name not in self._passed_over)
+        if able == self._ranking.members:
+            return
+        self._ranking = ranking(able, self._slots)
+        self._owned = self._ranking.slots_of(self._me, 0)
+        helped = 0
+        for rank in range(1, 1 + N_HELPERS):
+            helped |= self._ranking.slots_of(self._me, rank)
+        self._helped = {
+            name: self._ranking.slots_of(name, 0) & helped for name in able if name != self._me
+        }

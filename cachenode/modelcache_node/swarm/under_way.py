@@ -1,0 +1,56 @@
+"""The asks that have no answer yet. A slot is asked for once, at the end of a revision twice."""
+
+from collections.abc import Iterator
+
+from modelcache_node.swarm.asks import Ask
+
+
+class UnderWay:
+    """See the module's text."""
+
+    def __init__(self) -> None:
+        self._by_slot: dict[int, list[Ask]] = {}
+        self._n_asked = 0
+        self.n_origin = 0
+        self.n_peer = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._by_slot)
+
+    @property
+    def n_slots(self) -> int:
+        return len(self._by_slot)
+
+    def slots(self) -> Iterator[tuple[int, list[Ask]]]:
+        """Each slot under way with its asks, the oldest first."""
+        return iter(self._by_slot.items())
+
+    def has(self, slot: int) -> bool:
+        return slot in self._by_slot
+
+    def from_origin(self) -> list[int]:
+        """Slots that are read from the origin now."""
+        return [ask.slot for asks in self._by_slot.values() for ask in asks if ask.peer is None]
+
+    def begin(self, slot: int, peer: str | None, now: float, timeout_s: float | None) -> Ask:
+        self._n_asked += 1
+        ask = Ask(self._n_asked, slot, peer, now, timeout_s)
+        self._by_slot.setdefault(slot, []).append(ask)
+        if peer is None:
+            self.n_origin += 1
+        else:
+            self.n_peer += 1
+        return ask
+
+    def end(self, ask: Ask) -> tuple[Ask, ...]:
+        """It was answered; returns other asks for its slot. Idempotent."""
+        asks = self._by_slot.get(ask.slot, [])
+        if ask in asks:
+            asks.remove(ask)
+            if ask.peer is None:
+                self.n_origin -= 1
+            else:
+                self.n_peer -= 1
+            if not asks:
+                del self._by_slot[ask.slot]
+        return tuple(asks)
