@@ -26,9 +26,9 @@ class Neighbourhood:
         self,
         words: Announcements,
         n_slots: int,
-        elected: Callable[[int], tuple[str, ...]],
+        elected: Callable[[int], str | None],
     ) -> None:
-        """`elected` names who stands first in hash order for a slot."""
+        """`elected` names who reads a slot from the origin."""
         self.words = words
         self.rarity = Rarity()
         self._n_slots = n_slots
@@ -110,7 +110,7 @@ class Neighbourhood:
 
     def _vouching(self, one: Neighbour, slot: int) -> int:
         """The weight of this neighbour's own word."""
-        return ELECTED if one.name in self._elected(slot) else VOUCHED
+        return ELECTED if one.name == self._elected(slot) else VOUCHED
 
     def _supporters(self, slot: int) -> set[str]:
         return {one.name for one in self if one.bits >> slot & 1}

@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_node.swarm.bitsets import last_n
-from modelcache_node.swarm.rendezvous import N_HELPERS, Ranking, ranking
+from modelcache_node.swarm.rendezvous import Ranking, ranking
 
 #: Slots that one question is about. Arbitrary: a few chunk times of work.
 MAX_CLAIM_SLOTS = 8
@@ -60,7 +60,7 @@ class OriginDuty:
         self._ranking: Ranking = ranking((), slots)
         self._is_changed = False
         self._owned = 0
-        self._helped: dict[str, int] = {}
+        self._helped: dict[str, int] | None = None
         self._given: dict[int, float] = {}  # until when; the oldest first
         self._given_bits = 0
         self._taken = 0
@@ -91,10 +91,10 @@ class OriginDuty:
         elif not is_able:
             self._passed_over[name] = now + PASSED_OVER_S
 
-    def elected(self, slot: int) -> tuple[str, ...]:
-        """Who fetches a slot, then who may help; without those that cannot fetch."""
+    def elected(self, slot: int) -> str | None:
+        """Who reads a slot from the origin, of those that can; None while nobody can."""
         self._elect()
-        return self._ranking.of_slot(slot)
+        return self._ranking.elected(slot)
 
     def own(self, now: float) -> int:
         """The set of slots that this node reads from the origin, if nobody has them."""
@@ -111,14 +111,17 @@ class OriginDuty:
             return False
         self._restore(now)
         self._elect()
-        return any(self._quiet_until.get(member, 0.0) <= now for member in self._helped)
+        return any(
+            member != self._me and self._quiet_until.get(member, 0.0) <= now
+            for member in self._ranking.members
+        )
 
     def ask(self, absent: int, now: float) -> ClaimAsk | None:
         """Whom to ask for work, when there is none of one's own. `absent`: slots nobody has."""
-        if not self.may_ask(now):
+        if not absent or not self.may_ask(now):
             return None
         best: tuple[int, str] | None = None
-        for member, slots in self._helped.items():
+        for member, slots in self._help().items():
             if self._quiet_until.get(member, 0.0) <= now:
                 count = (slots & absent & ~self._taken).bit_count()
                 if count and (best is None or count > best[0]):
@@ -127,7 +130,7 @@ class OriginDuty:
             return None
         member = best[1]
         self._asking = member
-        slots = self._helped[member] & absent & ~self._taken
+        slots = self._help()[member] & absent & ~self._taken
         # From the far end: the elected node goes through its own from the near one.
         return ClaimAsk(member, tuple(last_n(slots, MAX_CLAIM_SLOTS)))
 
@@ -204,10 +207,13 @@ class OriginDuty:
         if able == self._ranking.members:
             return
         self._ranking = ranking(able, self._slots)
-        self._owned = self._ranking.slots_of(self._me, 0)
-        helped = 0
-        for rank in range(1, 1 + N_HELPERS):
-            helped |= self._ranking.slots_of(self._me, rank)
-        self._helped = {
-            name: self._ranking.slots_of(name, 0) & helped for name in able if name != self._me
-        }
+        self._owned = self._ranking.elected_slots(self._me)
+        self._helped = None
+
+    def _help(self) -> dict[str, int]:
+        """By elected member, the slots that this node may take over. Late: it takes a while."""
+        if self._helped is None:
+            mine = self._ranking.helped_slots(self._me)
+            others = [name for name in self._ranking.members if name != self._me]
+            self._helped = {name: self._ranking.elected_slots(name) & mine for name in others}
+        return self._helped
