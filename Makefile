@@ -54,9 +54,9 @@ bench: venv  ## all benchmarks, or BENCH=cold ARGS="--quick --json --check"
 	@set -e; for b in $(or $(BENCH),$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))); do \
 	  $(bin)/python benchmarks/$$b.py $(ARGS); done
 
-ci:  ## what CI runs: check, the README's test, the end-to-end run on the lab
+ci:  ## what CI runs: check, the README's test, the end-to-end run
 	$(MAKE) check
 	$(MAKE) test
-	$(MAKE) e2e CLUSTER=lab
+	$(MAKE) e2e CLUSTER=$(CLUSTER)
 
 .PHONY: help venv demo test check generate generate-check lock image e2e bench ci

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from ipaddress import IPv4Address
+from urllib.parse import urlsplit
 
 from e2e.lab.commands import LabError, run
 from e2e.store import Store
@@ -21,6 +23,7 @@ LIST_PROCESSES = (
     "c=$(tr '\\0\\n' '  ' < $p/cmdline) && g=$(tr '\\n' ' ' < $p/cgroup) && "
     'printf \'%s\\t%s\\t%s\\n\' ${p#/proc/} "$g" "$c"; done 2>/dev/null; true'
 )
+ESTABLISHED = "01"  # include/net/tcp_states.h
 KUBECTL_TIMEOUT_S = 120.0
 
 
@@ -143,6 +146,12 @@ class Cluster(ABC):
             found.append(Process(int(pid), cgroup, command.strip()))
         return found
 
+    def connections(self, node: str, url: str) -> int:
+        """How many connections a node's own network has open to a store at an IPv4 address."""
+        lines = self.on_node(node, "cat", "/proc/net/tcp").splitlines()
+        parts = urlsplit(url)
+        return open_connections(lines, parts.hostname or "", parts.port or 80)
+
     def kill_in_pod(self, namespace: str, pod: str, pattern: str, *, container: str = "") -> int:
         """Kill -9 what matches in a pod's containers; return how many processes that were.
 
@@ -185,6 +194,13 @@ def container_ids(pod: Mapping[str, dict[str, object]], container: str = "") -> 
         for status in statuses
         if status.get("containerID") and container in {"", status["name"]}
     ]
+
+
+def open_connections(lines: Sequence[str], host: str, port: int) -> int:
+    """Established connections to an address, from /proc/net/tcp: proc_pid_net(5)."""
+    address = f"{int.from_bytes(IPv4Address(host).packed, 'little'):08X}:{port:04X}"
+    rows = (line.split() for line in lines)
+    return sum(row[2] == address and row[3] == ESTABLISHED for row in rows)
 
 
 def parse_mount(line: str) -> Mount:

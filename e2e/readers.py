@@ -10,6 +10,7 @@ from e2e.pods import container, inline, mount, pod
 from e2e.tenants import Tenant
 
 PROGRESS_TIMEOUT_S = 60.0
+AGAIN_TIMEOUT_S = 240.0  # the kubelet's back-off while the node's plugin is not there yet
 LOOK_INTERVAL_S = 0.5
 NEW_READS = 100  # about a second's worth: enough to say that it goes on
 
@@ -32,6 +33,7 @@ class Reader:
         self.name = name
         self._model_cache = model_cache
         self.node = node
+        self._known_start = ""
 
     def start(self, book: Book) -> None:
         """Start the pod and wait until it has read every file, with the right bytes."""
@@ -57,6 +59,17 @@ class Reader:
         )
         if lines[0]["sums"] != book.sums:
             raise LabError(f"pod {self.name} read {lines[0]}, not {book.sums}")
+        self._known_start = self._started_at()
+
+    def wait_again(self, book: Book) -> None:
+        """Wait until a container other than the one known so far has read every file once."""
+        wait_until(
+            lambda: self._started_at() not in {"", self._known_start},
+            f"pod {self.name} to be started again",
+            timeout_s=AGAIN_TIMEOUT_S,
+            interval_s=LOOK_INTERVAL_S,
+        )
+        self.wait_whole(book)
 
     def check(self) -> Noticed:
         """Wait until it has read on for a while from now; return what it noticed.
@@ -83,11 +96,19 @@ class Reader:
     @property
     def restarts(self) -> int:
         """How often its container was started again."""
-        [status] = self._tenant.pod(self.name)["status"]["containerStatuses"]
-        return int(status["restartCount"])
+        return int(self._container()["restartCount"])
 
     def remove(self) -> None:
         self._tenant.remove(self.name)
+
+    def _container(self) -> dict[str, Any]:
+        [status] = self._tenant.pod(self.name)["status"]["containerStatuses"]
+        found: dict[str, Any] = status
+        return found
+
+    def _started_at(self) -> str:
+        """When the container began that runs now; empty where none does."""
+        return str(self._container()["state"].get("running", {}).get("startedAt", ""))
 
     def _noticed(self) -> Noticed:
         counts = [line for line in self._lines() if "reads" in line]

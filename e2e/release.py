@@ -69,7 +69,7 @@ class Release:
         return {
             pod["spec"]["nodeName"]: pod["metadata"]["name"]
             for pod in found
-            if not pod["metadata"].get("deletionTimestamp")
+            if not pod["metadata"].get("deletionTimestamp") and pod["spec"].get("nodeName")
         }
 
     def ask(self, node: str, *words: str) -> Any:
@@ -78,6 +78,11 @@ class Release:
         pod = self.pods("agent")[node]
         where = ("--namespace", NAMESPACE, pod, "--container", "agent")
         return json.loads(self.cluster.kubectl("exec", *where, "--", *command))
+
+    def revision(self, node: str, size_bytes: int) -> dict[str, Any]:
+        """What a node's agent says of the revision of this size; empty where it has none."""
+        found: list[dict[str, Any]] = self.ask(node, "ls")["revisions"]
+        return next((one for one in found if one["bytesTotal"] == size_bytes), {})
 
     def kill(self, part: str, node: str) -> None:
         """Kill -9 a part's worker on a node, with its children.

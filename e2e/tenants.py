@@ -156,15 +156,19 @@ class Tenant:
         found: list[dict[str, Any]] = self.cluster.objects("events", *narrow)
         return sorted(found, key=lambda event: event["metadata"]["creationTimestamp"])
 
-    def wait_event(self, name: str, reason: str) -> dict[str, Any]:
-        """Wait for an Event on a pod; return it.
+    def wait_event(self, name: str, reason: str, words: str = "") -> dict[str, Any]:
+        """Wait for an Event on a pod whose message holds these words; return it.
 
         Raises:
             LabError: There is none; the text says what there is.
         """
 
         def found() -> list[dict[str, Any]]:
-            return [event for event in self.events(name) if event.get("reason") == reason]
+            return [
+                event
+                for event in self.events(name)
+                if event.get("reason") == reason and words in event["message"]
+            ]
 
         try:
             return wait_until(

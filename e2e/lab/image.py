@@ -6,7 +6,6 @@ the image for tests adds what test pods import. Changing a source file remakes o
 
 import hashlib
 import platform
-import re
 import shutil
 import time
 import tomllib
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from e2e.lab import image_store, layers
 from e2e.lab.commands import LabError, say
+from e2e.lab.locks import only
 from e2e.lab.node_files import PAUSE_IMAGE
 from e2e.lab.oci import ImageConfig, Layer, compress, load_layer, write_archive
 from e2e.lab.settings import REPOSITORY, cache_directory
@@ -176,19 +176,6 @@ def project_inputs(repository: Path) -> list[str]:
             if path.is_file() and "__pycache__" not in path.parts:
                 inputs += [str(path.relative_to(repository)), path.read_bytes().hex()]
     return inputs
-
-
-def only(lock: str, names: Sequence[str]) -> str:
-    """The part of a hashed lock that is about these packages.
-
-    Raises:
-        LabError: One of them is not in the lock.
-    """
-    entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)
-    wanted = [entry for entry in entries if entry.partition("==")[0] in names]
-    if len(wanted) != len(names):
-        raise LabError(f"the lock does not hold all of {', '.join(names)}")
-    return "".join(wanted)
 
 
 def _report(made_of: Sequence[Layer]) -> None:

@@ -1,0 +1,98 @@
+"""Parts are killed, replaced and taken away while a node fetches and while pods read."""
+
+import pytest
+
+from e2e.cluster import Capability, Cluster
+from e2e.lab.commands import wait_until
+from e2e.library import MIB, Library
+from e2e.readers import Reader
+from e2e.release import PARTS, Release
+from e2e.tenants import Tenant
+
+FETCHED_MIB = 512
+SLOW_BITS_PER_S = 400_000_000  # ten seconds for that model
+CHUNK_BYTES = 16 * MIB
+FRAMING = 1.05  # of TCP, IP, Ethernet and HTTP: bytes on the line for one of the model's
+UNDER_WAY_TIMEOUT_S = 60.0
+KILLS = 3
+
+
+@pytest.mark.needs(Capability.NODES, Capability.STORE)
+def test_a_killed_fetch_resumes_and_fetches_little_again(
+    tenant: Tenant, library: Library, release: Release, cluster: Cluster, nodes: list[str]
+) -> None:
+    node = nodes[0]
+    book = library.book("interrupted", FETCHED_MIB)
+    before = cluster.store.sent_bytes()
+    cluster.store.limit(SLOW_BITS_PER_S)
+    try:
+        tenant.declare("interrupted", book.uri, node=node)
+        wait_until(
+            lambda: (
+                release.revision(node, book.size_bytes).get("bytesPresent", 0)
+                > book.size_bytes // 4
+            ),
+            "a quarter of the model",
+            timeout_s=UNDER_WAY_TIMEOUT_S,
+        )
+        connections = cluster.connections(node, cluster.store.url)
+        release.kill("agent", node)
+    finally:
+        cluster.store.limit(None)
+    tenant.wait_ready("interrupted")
+    again_bytes = (cluster.store.sent_bytes() - before) / FRAMING - book.size_bytes
+    assert connections > 0
+    assert again_bytes <= connections * CHUNK_BYTES
+    reader = Reader(tenant, "after-the-kill", "interrupted", node)
+    reader.start(book)
+    reader.remove()
+
+
+@pytest.mark.needs(Capability.NODES)
+def test_readers_notice_no_kill(
+    tenant: Tenant, library: Library, release: Release, nodes: list[str]
+) -> None:
+    book = library.book("read", 64)
+    tenant.declare("read", book.uri, node=nodes[1])
+    reader = Reader(tenant, "reader", "read", nodes[1])
+    reader.start(book)
+    [home] = release.pods("operator")
+    for _ in range(KILLS):
+        release.kill("agent", nodes[1])
+        release.kill("csi", nodes[1])
+        release.kill("operator", home)
+        reader.check()
+    assert reader.restarts == 0
+    # what was killed serves again: a second pod gets its volume
+    second = Reader(tenant, "second", "read", nodes[1])
+    second.start(book)
+    second.remove()
+
+
+def test_readers_notice_no_upgrade(
+    tenant: Tenant, library: Library, release: Release, nodes: list[str]
+) -> None:
+    book = library.book("upgraded", 32)
+    tenant.declare("upgraded", book.uri, node=nodes[2])
+    reader = Reader(tenant, "through-the-upgrade", "upgraded", nodes[2])
+    reader.start(book)
+    before = {part: release.pods(part) for part in PARTS}
+    release.install(*(f"{part}.podAnnotations.round=second" for part in PARTS))
+    for part in PARTS:
+        assert not set(release.pods(part).values()) & set(before[part].values()), part
+    reader.check()
+    assert reader.restarts == 0
+    reader.remove()
+
+
+def test_readers_notice_no_deletion_of_their_model_cache(
+    tenant: Tenant, library: Library, release: Release, nodes: list[str]
+) -> None:
+    book = library.book("deleted", 32)
+    tenant.declare("deleted", book.uri, node=nodes[0])
+    reader = Reader(tenant, "bereaved", "deleted", nodes[0])
+    reader.start(book)
+    tenant.kubectl("delete", "modelcache", "deleted")
+    reader.check()
+    assert reader.restarts == 0
+    reader.remove()
