@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,8 @@ class Publish:
     pod: str
     code: str
     duration_ms: float
+    ended_at: float
+    """By the wall clock."""
 
 
 class Release:
@@ -55,7 +58,7 @@ class Release:
 
     def test(self) -> str:
         """Run the chart's own test; return what it says."""
-        return self._helm("test", NAME, "--logs")
+        return self._helm("test", NAME)
 
     def uninstall(self) -> None:
         self._helm("uninstall", NAME, "--wait", "--ignore-not-found")
@@ -101,7 +104,12 @@ class Release:
     def publishes(self, node: str) -> list[Publish]:
         """The calls that asked a node's plugin for a volume, the oldest first."""
         return [
-            Publish(line.get("pod_name", ""), line["code"], line["duration_ms"])
+            Publish(
+                line.get("pod_name", ""),
+                line["code"],
+                line["duration_ms"],
+                datetime.fromisoformat(line["time"]).timestamp(),
+            )
             for line in self.logs("csi", node)
             if line.get("rpc") == "NodePublishVolume"
         ]

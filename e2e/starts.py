@@ -1,16 +1,27 @@
 """How long a pod takes to start with its model: from its creation to the first byte it reads."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from e2e.pods import container, inline, mount, pod
-from e2e.tenants import PODS_TIMEOUT_S, Tenant
+from e2e.tenants import Tenant
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One pod to start."""
+
+    name: str
+    model_cache: str
+    node: str
 
 
 @dataclass(frozen=True)
 class Start:
     """One start of a pod, by the wall clock of the machine, which its node shares."""
 
+    pod: str
     created_at: float
     first_byte_at: float
     landed_at: float
@@ -25,20 +36,24 @@ class Start:
         return self.first_byte_at - self.landed_at
 
 
-def start_pod(tenant: Tenant, name: str, model_cache: str, node: str) -> Start:
-    """Create a pod, wait for its first byte, and return when that was.
+def start_pods(tenant: Tenant, wanted: Sequence[Wanted], *, pace_s: float) -> list[Start]:
+    """Create pods one by one at a pace, wait for their first bytes, and return when those were.
 
-    The time includes kubectl's own start: what creates pods is a program too.
+    A pace at which one start hardly meets the next measures starts, not a crowd. The time includes
+    kubectl's own start: what creates pods is a program too.
     """
-    words = ("first_byte", "/model")
-    reader = container("reader", tenant.cluster.image, words, [mount("model")])
-    document = pod(name, [reader], [inline("model", model_cache)], node=node)
-    created_at = time.time()
-    tenant.start(document)
-    tenant.kubectl(
-        *("wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded"),
-        f"--timeout={PODS_TIMEOUT_S:.0f}s",
-        timeout_s=PODS_TIMEOUT_S + 10,
-    )
-    told = tenant.report(name)
-    return Start(created_at, told["firstByteAt"], told["landedAt"])
+    created_at = {}
+    for one in wanted:
+        words = ("first_byte", "/model")
+        reader = container("reader", tenant.cluster.image, words, [mount("model")])
+        document = pod(one.name, [reader], [inline("model", one.model_cache)], node=one.node)
+        created_at[one.name] = time.time()
+        tenant.start(document)
+        time.sleep(max(0.0, created_at[one.name] + pace_s - time.time()))
+    tenant.wait_finished(*created_at)
+    told = {name: tenant.report(name) for name in created_at}
+    tenant.remove(*created_at, wait=False)
+    return [
+        Start(name, created_at[name], told[name]["firstByteAt"], told[name]["landedAt"])
+        for name in created_at
+    ]

@@ -52,7 +52,11 @@ class Tenant:
 
     # -- ModelCaches
 
-    def declare(
+    def declare(self, name: str, uri: str, **wishes: Any) -> None:
+        """Ask for a model; ``wishes`` are those of `model_cache`."""
+        self.cluster.apply(self.model_cache(name, uri, **wishes))
+
+    def model_cache(
         self,
         name: str,
         uri: str,
@@ -60,8 +64,8 @@ class Tenant:
         node: str | None = None,
         prefetch: str = "Eager",
         credentials: Mapping[str, object] | None = None,
-    ) -> None:
-        """Ask for a model, on every node or on one."""
+    ) -> dict[str, object]:
+        """A ModelCache for a model of the run's store, on every node or on one."""
         store = self.cluster.store
         placement: dict[str, object] = {"prefetch": prefetch}
         if node is not None:
@@ -73,7 +77,7 @@ class Tenant:
             "credentials": dict(credentials or {"secretRef": {"name": SECRET}}),
         }
         spec = {"source": source, "placement": placement}
-        self.cluster.apply(self._own("modelcache.io/v1alpha1", "ModelCache", name, spec=spec))
+        return self._own("modelcache.io/v1alpha1", "ModelCache", name, spec=spec)
 
     def status(self, name: str) -> dict[str, Any]:
         """A ModelCache's status; empty while there is none."""

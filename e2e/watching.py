@@ -21,10 +21,15 @@ class Record:
     """The states seen so far, the oldest first."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self._file: Path | None = file
+        self._text = ""
+
+    def close(self) -> None:
+        """Keep what was seen; the file goes."""
+        self._text, self._file = self._told(), None
 
     def states(self) -> list[dict[str, Any]]:
-        text, found, at = self._file.read_text(encoding="utf-8"), [], 0
+        text, found, at = self._told(), [], 0
         decoder = json.JSONDecoder()
         while (start := text.find("{", at)) >= 0:
             try:
@@ -33,6 +38,9 @@ class Record:
                 break  # half written
             found.append(state)
         return found
+
+    def _told(self) -> str:
+        return self._file.read_text(encoding="utf-8") if self._file else self._text
 
 
 @contextmanager
@@ -57,6 +65,7 @@ def watching(cluster: Cluster, kind: str, name: str, namespace: str) -> Iterator
         finally:
             process.terminate()
             process.wait(timeout=STOP_TIMEOUT_S)
+            record.close()
 
 
 def conditions(state: dict[str, Any]) -> dict[str, str]:

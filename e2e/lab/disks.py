@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from e2e.lab.commands import output, run, say
+from e2e.lab.commands import output, run, say, wait_until
 
 IMAGE_NAME = "models.img"
+RELEASE_TIMEOUT_S = 10.0  # a file system with much unwritten takes a moment to go
 INODE_RATIO_BYTES = 65536  # models are few and large files: fewer inode tables to write
 
 
@@ -30,13 +31,25 @@ def attach(image: Path, target: Path, size_bytes: int) -> None:
 
 
 def release(directory: Path) -> None:
-    """Let go of devices that a crash left behind for images beneath this directory."""
-    for line in output(["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]).split(
-        "\n"
-    ):
-        device, _, file = line.strip().partition(" ")
-        if file.strip().startswith(f"{directory}/"):
-            run(["losetup", "--detach", device])
+    """Let go of devices that a crash left behind for images beneath this directory.
+
+    Raises:
+        LabError: One is still held.
+    """
+
+    def released() -> bool:
+        for device in _devices_of(directory):
+            # one whose mount has just gone lets go of itself, perhaps before we ask it to
+            run(["losetup", "--detach", device], check=False)
+        return not _devices_of(directory)
+
+    wait_until(released, f"the devices of {directory}", timeout_s=RELEASE_TIMEOUT_S)
+
+
+def _devices_of(directory: Path) -> list[str]:
+    listed = output(["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"])
+    lines = (line.strip().partition(" ") for line in listed.splitlines())
+    return [device for device, _, file in lines if file.strip().startswith(f"{directory}/")]
 
 
 def _format(image: Path, size_bytes: int) -> None:

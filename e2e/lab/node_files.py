@@ -9,6 +9,9 @@ from e2e.lab.settings import DNS_ADDRESS
 PAUSE_IMAGE = "localhost/pause:1"
 CNI_PLUGINS = "/usr/lib/cni"  # where Debian puts them
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+#: What a node and its containers see as the kernel's boot id: new whenever the node starts.
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+BOOT_ID_FILE = "/run/boot-id"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class NodePlan:
         return cls(**json.loads(text))
 
 
-def containerd_config() -> str:
+def containerd_config(container_spec: Path) -> str:
     return f"""\
 version = 2
 root = "/var/lib/containerd"
@@ -56,7 +59,23 @@ state = "/run/containerd"
     conf_dir = "/etc/cni/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
+    default_runtime_name = "runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      base_runtime_spec = "{container_spec}"
 """
+
+
+def container_spec(default: str) -> str:
+    """Every container's OCI specification: containerd's own, with the node's boot id in place.
+
+    The hook runs when the container's mounts are made and the node's files are still there to be
+    seen; its working directory is the container's root.
+    """
+    spec = json.loads(default)
+    words = ["mount", "--bind", BOOT_ID_FILE, BOOT_ID.removeprefix("/")]
+    spec["hooks"] = {"createContainer": [{"path": "/bin/mount", "args": words}]}
+    return json.dumps(spec)
 
 
 def pod_network(plan: NodePlan) -> str:
@@ -93,6 +112,7 @@ def kubelet_config(plan: NodePlan, resolver: Path) -> str:
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{plan.cgroup}",
         "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
+        "nodeLeaseDurationSeconds": 20,  # renewed each quarter of it: see the grace in kcm
         "clusterDNS": [DNS_ADDRESS],
         "clusterDomain": "cluster.local",
         "resolvConf": str(resolver),

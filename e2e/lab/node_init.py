@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from e2e.lab import disks, image_store, node_files
-from e2e.lab.commands import run, wait_until
+from e2e.lab.commands import output, run, wait_until
 from e2e.lab.node_files import NodePlan
 
 RESTART_PAUSE_S = 1.0  # arbitrary: a daemon that dies at once must not fill the machine
@@ -59,6 +60,8 @@ def _mount_all(plan: NodePlan) -> None:
     for directory in ("containerd", "netns", "lock"):
         Path("/run", directory).mkdir()
     run(["mount", "-t", "tmpfs", "cni", NETWORK_STATE])
+    Path(node_files.BOOT_ID_FILE).write_text(f"{uuid.uuid4()}\n", encoding="ascii")
+    run(["mount", "--bind", node_files.BOOT_ID_FILE, node_files.BOOT_ID])
     run(["mount", "--make-rshared", "/"])  # what mountPropagation: Bidirectional needs
 
 
@@ -67,7 +70,8 @@ def _write_configuration(plan: NodePlan) -> dict[str, list[str]]:
     own = Path(plan.directory)
     resolver = own / "resolv.conf"
     files = {
-        own / "containerd.toml": node_files.containerd_config(),
+        own / "containerd.toml": node_files.containerd_config(own / "container.json"),
+        own / "container.json": node_files.container_spec(output(["ctr", "oci", "spec"])),
         own / "kubelet.json": node_files.kubelet_config(plan, resolver),
         own / "kube-proxy.json": node_files.proxy_config(plan),
         Path("/etc/cni/net.d/10-pods.conflist"): node_files.pod_network(plan),

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from e2e.cluster import Cluster, parse_mount
+from e2e.cluster import Capability, Cluster, Mount, parse_mount
 from e2e.library import Book, Library
 from e2e.pods import Fields, claimed, container, inline, mount, persistent, pod
+from e2e.readers import Reader
 from e2e.release import Release
 from e2e.tenants import Tenant
 from e2e.watching import conditions, watching
@@ -38,11 +39,10 @@ def test_a_model_cache_is_resolved_then_progresses_then_is_ready(
     with watching(tenant.cluster, "modelcache", "watched", tenant.namespace) as record:
         status = tenant.wait_ready("watched")
     told = [conditions(state) for state in record.states()]
-    at = [
-        next(i for i, found in enumerate(told) if found.get(kind) == "True")
-        for kind in ("Resolved", "Progressing", "Ready")
-    ]
-    assert at == sorted(at), told
+    resolved_at = first(told, Resolved="True")
+    progressing_at = first(told, Resolved="True", Progressing="True", Ready="False")
+    ready_at = first(told, Ready="True")
+    assert resolved_at <= progressing_at < ready_at, told
     assert told[-1] == {
         "Resolved": "True",
         "Progressing": "False",
@@ -57,6 +57,11 @@ def test_a_model_cache_is_resolved_then_progresses_then_is_ready(
     }
     assert status["sizeBytes"] == book.size_bytes
     assert status["files"] == len(book.files)
+
+
+def first(told: list[dict[str, str]], **wanted: str) -> int:
+    """Where conditions are first so."""
+    return next(i for i, found in enumerate(told) if wanted.items() <= found.items())
 
 
 @pytest.mark.parametrize("kind", ["inline", "claim"])
@@ -122,14 +127,33 @@ def test_a_volume_cannot_be_written_not_even_by_root(intruder: Fields) -> None:
 
 
 def test_a_volume_is_a_bind_mount_of_a_local_tree(intruder: Fields, ready: Tenant) -> None:
+    mounts = map(parse_mount, intruder["mountinfo"].splitlines())
+    [mounted] = [found for found in mounts if found.target == "/model"]
+    assert_is_local_tree(mounted, ready.status(NAME)["revision"])
+    assert "ro" in mounted.options
+
+
+@pytest.mark.needs(Capability.NODES)
+def test_on_the_node_a_volume_has_neither_set_user_id_nor_devices(
+    ready: Tenant, book: Book, nodes: list[str]
+) -> None:
+    reader = Reader(ready, "mounted", NAME, nodes[0])
+    reader.start(book)
+    uid = ready.pod(reader.name)["metadata"]["uid"]
+    mounts = ready.cluster.mounts(nodes[0])
     [mounted] = [
         found
-        for found in map(parse_mount, intruder["mountinfo"].splitlines())
-        if found.target == "/model"
+        for found in mounts
+        if f"/pods/{uid}/volumes/" in found.target and "/revisions/" in found.root
     ]
-    digest = ready.status(NAME)["revision"].removeprefix("sha256:")
-    assert mounted.root.endswith(f"/revisions/{digest}/tree"), mounted
+    assert_is_local_tree(mounted, ready.status(NAME)["revision"])
     assert {"ro", "nosuid", "nodev"} <= mounted.options, mounted
+    reader.remove()
+
+
+def assert_is_local_tree(mounted: Mount, revision: str) -> None:
+    digest = revision.removeprefix("sha256:")
+    assert mounted.root.endswith(f"/revisions/{digest}/tree"), mounted
     assert not mounted.fs_type.startswith(("fuse", "nfs", "overlay")), mounted
 
 
@@ -161,4 +185,4 @@ def test_a_pod_of_another_namespace_does_not_get_it(
 
 
 def test_the_charts_own_test_passes(release: Release) -> None:
-    assert "passed" in release.test()
+    assert "Succeeded" in release.test()

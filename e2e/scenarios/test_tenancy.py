@@ -1,4 +1,4 @@
-"""Namespaces with rules of their own: what is restricted works, and what cannot says why."""
+"""Namespaces with rules of their own: `restricted` works, and what cannot says why."""
 
 from collections.abc import Callable
 
@@ -59,5 +59,3 @@ def test_a_quota_without_room_is_named_in_status_and_on_the_waiting_pod(
     assert any("one-pod" in message for message in messages), messages
     event = tenant.wait_event("reader", "WaitingForModel", "one-pod")
     assert event["type"] == "Warning"
-    tenant.kubectl("delete", "resourcequota", "one-pod")
-    tenant.wait_finished("reader")
