@@ -132,16 +132,27 @@ class Tenant:
         except LabError as error:
             raise LabError(f"{error}\n{''.join(map(self.explain, names))}") from error
 
-    def wait_running(self, name: str, *, timeout_s: float = PODS_TIMEOUT_S) -> None:
+    def wait_running(self, name: str) -> None:
         """Wait until a pod's containers run.
 
         Raises:
             LabError: They do not; the text says why.
         """
+        self._wait_pod(name, "condition=Ready")
+
+    def wait_phase(self, name: str, phase: str) -> None:
+        """Wait, without polling, until a pod is in a phase.
+
+        Raises:
+            LabError: It is not; the text says why.
+        """
+        self._wait_pod(name, f"jsonpath={{.status.phase}}={phase}")
+
+    def _wait_pod(self, name: str, what: str) -> None:
         try:
             self.kubectl(
-                *("wait", f"pod/{name}", "--for=condition=Ready", f"--timeout={timeout_s:.0f}s"),
-                timeout_s=timeout_s + 10,
+                *("wait", f"pod/{name}", f"--for={what}", f"--timeout={PODS_TIMEOUT_S:.0f}s"),
+                timeout_s=PODS_TIMEOUT_S + 10,
             )
         except LabError as error:
             raise LabError(f"{error}\n{self.explain(name)}") from error

@@ -115,7 +115,8 @@ def running(name: str = DEFAULT_NAME, *, keep: bool = False) -> Iterator[LabClus
     images = image.build()
     image.unpack(images)
     if lab.is_up():
-        lab.use_images(images)
+        if lab.shape().image_store != images.store:
+            lab.use_images(images)
         yield LabCluster(lab)
         return
     lab.up(DEFAULT_NODES, images, DEFAULT_DISK_BYTES)

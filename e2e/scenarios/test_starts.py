@@ -1,6 +1,8 @@
 """How fast pods start: with the model on the node, without it, and after the last chunk.
 
-Bars are judged by the best of a few rounds: what else runs on the machine only ever adds time.
+Bars are judged by the best of a few rounds: what else runs on the machine only ever adds time. Of
+the time from the last chunk to the first byte the plugin's part is judged by its 95th percentile,
+the whole by its median: the rest of it is the kubelet's and the container runtime's.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +19,6 @@ from e2e.tenants import Tenant
 STARTS = 20
 ROUNDS = 3
 MODEL_MIB = 32
-LOCAL_PACE_S = 1.5
-ABSENT_PACE_S = 3.0
 PUBLISH_BAR_MS = 50.0
 AFTER_LANDING_BAR_S = 1.0
 
@@ -35,7 +35,7 @@ def local(tenant: Tenant, library: Library, nodes: list[str]) -> Round:
     def measure(number: int) -> Sequence[Start]:
         names = [f"local-{number}-{i}" for i in range(STARTS)]
         wanted = [Wanted(name, "local", nodes[0]) for name in names]
-        return start_pods(tenant, wanted, pace_s=LOCAL_PACE_S)
+        return start_pods(tenant, wanted)
 
     return measure
 
@@ -55,7 +55,7 @@ def absent(tenant: Tenant, library: Library, nodes: list[str]) -> Round:
             )
         )
         wanted = [Wanted(name, name, nodes[i % len(nodes)]) for i, name in enumerate(names)]
-        return start_pods(tenant, wanted, pace_s=ABSENT_PACE_S)
+        return start_pods(tenant, wanted)
 
     return measure
 
@@ -117,16 +117,16 @@ def test_a_waiting_pod_starts_soon_after_the_last_chunk(
         starts = absent(number)
         calls = published(release, starts, nodes)
         answered_s = [calls[start.pod].ended_at - start.landed_at for start in starts]
-        figures.add(
-            f"{STARTS} waiting pods: last byte on disk to answered publish, round {number + 1}",
-            seconds(answered_s),
-        )
         first_byte_s = [start.after_landing_s for start in starts]
-        figures.add(
-            f"{STARTS} waiting pods: last byte on disk to first byte read, round {number + 1}",
-            seconds(first_byte_s),
-            f"p95 ≤ {AFTER_LANDING_BAR_S:.0f} s",
-        )
-        return percentile(first_byte_s, 95)
+        for what, samples, judged in (
+            ("last byte on disk to answered publish", answered_s, 95),
+            ("last byte on disk to first byte read", first_byte_s, 50),
+        ):
+            figures.add(
+                f"{STARTS} waiting pods: {what}, round {number + 1}",
+                seconds(samples),
+                f"p{judged} ≤ {AFTER_LANDING_BAR_S:.0f} s",
+            )
+        return max(percentile(answered_s, 95), percentile(first_byte_s, 50))
 
     assert best_round(measure, AFTER_LANDING_BAR_S) <= AFTER_LANDING_BAR_S

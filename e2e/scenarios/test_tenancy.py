@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from e2e.lab.commands import wait_until
 from e2e.library import Library
-from e2e.pods import container, inline, mount, pod
+from e2e.pods import Fields, container, inline, mount, pod
 from e2e.tenants import LOOK_INTERVAL_S, Tenant
 
 REASON_TIMEOUT_S = 90.0
@@ -23,39 +25,42 @@ def quota(name: str, **hard: str) -> dict[str, object]:
     }
 
 
+@pytest.fixture(scope="module")
+def crowded(new_tenant: Callable[..., Tenant], library: Library, nodes: list[str]) -> Tenant:
+    """A tenant whose one pod leaves no room for a Job. It takes half a minute to be noticed."""
+    tenant = new_tenant("crowded", **RESTRICTED)
+    tenant.start(quota("one-pod", pods="1"))
+    tenant.start(reading_pod(tenant, nodes[0]))
+    tenant.declare("model", library.book("crowded", 32).uri, node=nodes[0])
+    return tenant
+
+
+def reading_pod(tenant: Tenant, node: str) -> Fields:
+    reader = container("reader", tenant.cluster.image, ("read_all", "/model"), [mount("model")])
+    return pod("reader", [reader], [inline("model", "model")], node=node)
+
+
 def test_a_restricted_namespace_with_a_quota_gets_its_model(
-    new_tenant: Callable[..., Tenant], library: Library, nodes: list[str]
+    crowded: Tenant, new_tenant: Callable[..., Tenant], library: Library, nodes: list[str]
 ) -> None:
     tenant = new_tenant("restricted", **RESTRICTED)
     hard = {"pods": "10", "requests.cpu": "1", "requests.memory": "1Gi"}
-    limits = {"limits.cpu": "10", "limits.memory": "4Gi", "requests.ephemeral-storage": "1Gi"}
-    tenant.start(quota("some", **hard, **limits))
+    tenant.start(quota("some", **hard, **{"limits.cpu": "10", "limits.memory": "4Gi"}))
     book = library.book("restricted", 32)
     tenant.declare("model", book.uri)
     tenant.wait_ready("model")
-    reader = container("reader", tenant.cluster.image, ("read_all", "/model"), [mount("model")])
-    reader["resources"]["requests"]["ephemeral-storage"] = "1Mi"
-    tenant.start(pod("reader", [reader], [inline("model", "model")], node=nodes[0]))
+    tenant.start(reading_pod(tenant, nodes[0]))
     tenant.wait_finished("reader")
     assert tenant.report("reader")["sums"] == {"/model": book.sums}
 
 
-def test_a_quota_without_room_is_named_in_status_and_on_the_waiting_pod(
-    new_tenant: Callable[..., Tenant], library: Library, nodes: list[str]
-) -> None:
-    tenant = new_tenant("crowded", **RESTRICTED)
-    tenant.start(quota("one-pod", pods="1"))
-    reader = container("reader", tenant.cluster.image, ("read_all", "/model"), [mount("model")])
-    tenant.start(pod("reader", [reader], [inline("model", "model")], node=nodes[0]))
-    tenant.declare("model", library.book("crowded", 32).uri, node=nodes[0])
-
+def test_a_quota_without_room_is_named_in_status_and_on_the_waiting_pod(crowded: Tenant) -> None:
     def said() -> list[str]:
-        conditions = tenant.status("model").get("conditions", [])
-        return [found["message"] for found in conditions if "quota" in found["message"]]
+        conditions = crowded.status("model").get("conditions", [])
+        return [found["message"] for found in conditions if "one-pod" in found["message"]]
 
-    [*messages] = wait_until(
+    wait_until(
         said, "the quota's name in status", timeout_s=REASON_TIMEOUT_S, interval_s=LOOK_INTERVAL_S
     )
-    assert any("one-pod" in message for message in messages), messages
-    event = tenant.wait_event("reader", "WaitingForModel", "one-pod")
+    event = crowded.wait_event("reader", "WaitingForModel", "one-pod")
     assert event["type"] == "Warning"
