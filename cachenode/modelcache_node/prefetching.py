@@ -23,16 +23,15 @@ from modelcache_api.errors import (
     UnavailableError,
     error_of,
 )
+from modelcache_api.listing import MAX_OBJECTS_PER_MESSAGE, ListedObject
 from modelcache_api.messages import (
     MAX_MESSAGE_BYTES,
-    MAX_OBJECTS_PER_MESSAGE,
     REFUSAL_HEADER,
     Done,
     Failed,
     Grants,
     GrantsWanted,
     Hello,
-    ListedObject,
     ListingEnd,
     Message,
     Objects,

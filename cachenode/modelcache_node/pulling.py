@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelcache_api.errors import ModelCacheError, SourceChangedError, SourceUnavailableError
+from modelcache_api.listing import Integrity, ListedObject
 from modelcache_api.manifest import Manifest
-from modelcache_api.messages import Integrity, ListedObject
 from modelcache_node.caching.downloads import Download, Tally
 from modelcache_node.caching.grants import GrantPool
 from modelcache_node.caching.integrity import integrity_of

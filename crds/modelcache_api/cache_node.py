@@ -10,7 +10,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from modelcache_api.messages import Integrity, RevisionState
+from modelcache_api.listing import Integrity
+from modelcache_api.messages import (
+    RevisionState,
+)
 from modelcache_api.names import API_VERSION
 from modelcache_api.objects import (
     ApiModel,

@@ -26,12 +26,16 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
+from modelcache_api.listing import (
+    MAX_OBJECTS_PER_MESSAGE,
+    Integrity,
+    ListedObject,
+    ObjectGrant,
+)
 from modelcache_api.reasons import Reason
 
 PROTOCOL_VERSION = 1
-#: Objects or grants in one message: keeps a frame below `MAX_MESSAGE_BYTES`.
-MAX_OBJECTS_PER_MESSAGE = 200
-#: A signed URL with a session token is up to about 3 KiB; 200 of them, with room.
+#: A signed URL with a session token is up to about 3 KiB; MAX_OBJECTS_PER_MESSAGE, with room.
 MAX_MESSAGE_BYTES = 4 << 20
 #: PEM of a tenant's CA. Arbitrary, tens of certificates.
 MAX_CA_PEM_BYTES = 1 << 18
@@ -66,40 +70,7 @@ class ErrorBody(Message):
     message: str
 
 
-class Integrity(StrEnum):
-    """What vouches for a revision's bytes: the weakest that holds for every file of it."""
-
-    SHA256 = "Sha256"
-    STORE_CHECKSUM = "StoreChecksum"
-    TRANSPORT_ONLY = "TransportOnly"
-
-
 # -- prefetch session
-
-
-class ObjectGrant(Message):
-    """What lets one object be read for a while. Never logged, never on disk.
-
-    `expires_at` is in seconds of the Unix epoch; None never expires (anonymous access).
-    """
-
-    url: str = Field(max_length=8192, repr=False)
-    headers: dict[str, str] = Field(default_factory=dict, max_length=16, repr=False)
-    expires_at: float | None = None
-
-
-class ListedObject(Message):
-    """One object as the origin lists it, and a grant to read it.
-
-    `path` is the file's place in the tree; `validator` is the ETag as If-Match takes it, quotes
-    and all; `checksum` is ``algorithm:hex`` over the whole object, where the origin states one.
-    """
-
-    path: str = Field(min_length=1, max_length=2048)
-    size_bytes: Bytes
-    validator: str = Field(min_length=1, max_length=256)
-    checksum: str | None = Field(default=None, max_length=128)
-    grant: ObjectGrant
 
 
 class Hello(Message):

@@ -6,12 +6,17 @@ out content to who names its digest, or takes content from who claims one (GO-20
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from modelcache_api.errors import IntegrityMismatchError, ModelCacheError, SourceLiesError
-from modelcache_api.messages import Hello, LeaseState, ListedObject
+from modelcache_api.listing import ListedObject
+from modelcache_api.messages import (
+    Hello,
+    LeaseState,
+)
 from modelcache_api.reasons import Reason
 from modelcache_node.demo.s3_endpoint import S3Endpoint
 from support.caches import Clock, Node, listing_of, open_node
@@ -37,9 +42,7 @@ def forgery(tmp_path: Path, source: Source) -> Iterator[Source]:
 async def claiming(source: Source, contents: dict[str, bytes]) -> list[ListedObject]:
     """A listing of `source` that states the digests of `contents`."""
     return [
-        one.model_copy(
-            update={"checksum": f"sha256:{hashlib.sha256(contents[one.path]).hexdigest()}"}
-        )
+        replace(one, checksum=f"sha256:{hashlib.sha256(contents[one.path]).hexdigest()}")
         for one in await listing_of(source)
     ]
 

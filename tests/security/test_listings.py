@@ -5,8 +5,9 @@ import tracemalloc
 import pytest
 
 from modelcache_api.errors import InvalidRequestError, InvalidSourceError, UnavailableError
+from modelcache_api.listing import ListedObject, ObjectGrant
 from modelcache_api.manifest import MAX_FILES
-from modelcache_api.messages import Hello, ListedObject, Objects
+from modelcache_api.messages import Hello, Objects
 from modelcache_node.caching.listings import (
     MAX_LISTING_BYTES,
     MAX_LISTINGS_BYTES,
@@ -61,9 +62,9 @@ class Flood:
     """A forged Job that lists for ever."""
 
     def __init__(self, url_bytes):
-        grant = {"url": "https://x/" + "y" * url_bytes}
-        listed = {"path": "a", "sizeBytes": 1, "validator": '"e"', "grant": grant}
-        self._batch = Objects(objects=[ListedObject.model_validate(listed)] * 200)
+        grant = ObjectGrant(url="https://x/" + "y" * url_bytes)
+        listed = ListedObject(path="a", size_bytes=1, validator='"e"', grant=grant)
+        self._batch = Objects(objects=[listed] * 200)
         self.n_sent = 0
 
     async def receive(self):

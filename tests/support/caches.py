@@ -8,13 +8,13 @@ from typing import Any
 
 from modelcache_api.cache_node import CacheNodeSpec
 from modelcache_api.errors import error_of
+from modelcache_api.listing import ListedObject
 from modelcache_api.messages import (
     Done,
     Failed,
     Hello,
     LeaseAnswer,
     LeaseRequest,
-    ListedObject,
     ListingEnd,
     Message,
     Objects,

@@ -10,12 +10,9 @@ and is then to be renewed, for access may have been withdrawn since. It is renew
 Only what this node's agent read counts, never what a Job says of it.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote
 
-from modelcache_api.blob_key import Place
 from modelcache_api.errors import SourceChangedError
 from modelcache_api.manifest import Manifest
 from modelcache_api.messages import LeaseAnswer, LeaseRequest, LeaseState
@@ -24,8 +21,6 @@ from modelcache_node.store.index import Proof
 
 #: A proof from further in the future than this is of a clock that was wrong, and does not count.
 MAX_CLOCK_SKEW_S = 300.0
-#: A commit in a path names a state of the source, not the source.
-_COMMIT = re.compile(r"(?<=/)[0-9a-f]{40}(?=/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +68,6 @@ def proof_for(wish: LeaseRequest, proofs: Sequence[Proof]) -> Proof | None:
     return found
 
 
-def root_of(found: Iterable[tuple[str, Place]]) -> str:
-    """What all objects' places have in common beside their paths; empty: nothing, it is no tree.
-
-    `found` are paths and the places they were read at.
-    """
-    roots = {_root(path, place) for path, place in found}
-    return roots.pop() if len(roots) == 1 else ""
-
-
 def check_renewable(
     revision: str, of_it: Manifest | None, root: str, now_there: Manifest, known: Sequence[Proof]
 ) -> None:
@@ -102,12 +88,3 @@ def check_renewable(
         raise SourceChangedError(
             f"the source has no {min(lost)!r} any more: access to {revision} cannot be proved"
         )
-
-
-def _root(path: str, place: Place) -> str:
-    target = unquote(place.target.partition("?")[0])
-    if not target.endswith(path):
-        return ""
-    prefix = _COMMIT.sub("*", target.removesuffix(path))
-    whose = f" {place.namespace}" if place.namespace is not None else ""
-    return f"{place.scheme}://{place.host}:{place.port}{prefix}{whose}"

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 from modelcache_api.cache_node import CacheNodeSpec
 from modelcache_api.errors import InvalidRequestError, ModelCacheError, SourceChangedError
+from modelcache_api.listing import ListedObject
 from modelcache_api.messages import (
     Hello,
     LeaseAnswer,
     LeaseReport,
     LeaseRequest,
     LeaseState,
-    ListedObject,
     NodeReport,
     ProofReport,
     RevisionReport,

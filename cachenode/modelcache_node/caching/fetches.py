@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from modelcache_api.errors import DiskFailedError, DiskFullError, ModelCacheError
-from modelcache_api.messages import Done, ListedObject, ObjectGrant, Progress
+from modelcache_api.listing import ListedObject, ObjectGrant
+from modelcache_api.messages import Done, Progress
 from modelcache_api.reasons import Reason
 from modelcache_node.caching.capacity import Capacity
 from modelcache_node.caching.downloads import Download, Tally

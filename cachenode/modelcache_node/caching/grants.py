@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from modelcache_api.errors import ModelCacheError
-from modelcache_api.messages import MAX_OBJECTS_PER_MESSAGE, ObjectGrant
+from modelcache_api.listing import MAX_OBJECTS_PER_MESSAGE, ObjectGrant
 
 #: A grant this near its end is renewed first. Arbitrary: above clock skew and one round trip; a
 #: request that has begun may outlive its grant.

@@ -1,7 +1,7 @@
 """What vouches for a revision's bytes. Pure."""
 
+from modelcache_api.listing import Integrity
 from modelcache_api.manifest import ChecksumAlgorithm, File, Manifest
-from modelcache_api.messages import Integrity
 
 
 def integrity_of(manifest: Manifest) -> Integrity:

@@ -14,7 +14,7 @@ from pathlib import Path
 from awscrt import checksums
 
 from modelcache_api.errors import SourceLiesError
-from modelcache_api.messages import ObjectGrant
+from modelcache_api.listing import ObjectGrant
 from modelcache_node.caching.resolving import PROBE_CONCURRENCY, BlobSource, Resolution, to_grant
 from modelcache_node.transfer.movers import Movers
 from modelcache_node.transfer.ranges import RangeRequest

@@ -11,7 +11,12 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from modelcache_api.errors import NotProvedError
-from modelcache_api.messages import Hello, LeaseAnswer, LeaseRequest, ListedObject
+from modelcache_api.listing import ListedObject
+from modelcache_api.messages import (
+    Hello,
+    LeaseAnswer,
+    LeaseRequest,
+)
 from modelcache_node.caching.access import Freshness, check_renewable, proof_for
 from modelcache_node.caching.possession import check_possession
 from modelcache_node.caching.resolving import Resolution, resolve

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from modelcache_api.blob_key import Place, blob_key, is_content_key
 from modelcache_api.errors import InvalidRequestError, InvalidSourceError, ModelCacheError
+from modelcache_api.listing import ListedObject, ObjectGrant
 from modelcache_api.manifest import Checksum, File, Manifest
-from modelcache_api.messages import ListedObject, ObjectGrant
-from modelcache_node.caching.access import root_of
+from modelcache_node.caching.roots import root_of
 from modelcache_node.transfer.movers import Movers
 from modelcache_node.transfer.ranges import Grant, RangeRequest
 
@@ -48,7 +48,7 @@ class BlobSource:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """A revision, and the sources of its blobs by blob key; `root` as `access.root_of`."""
+    """A revision, and the sources of its blobs by blob key; `root` as `roots.root_of`."""
 
     manifest: Manifest
     sources: dict[str, BlobSource]

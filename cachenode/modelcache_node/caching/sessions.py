@@ -16,6 +16,7 @@ from modelcache_api.errors import (
     ModelCacheError,
     UnavailableError,
 )
+from modelcache_api.listing import ListedObject, ObjectGrant
 from modelcache_api.manifest import MAX_FILES
 from modelcache_api.messages import (
     PROTOCOL_VERSION,
@@ -23,10 +24,8 @@ from modelcache_api.messages import (
     Grants,
     GrantsWanted,
     Hello,
-    ListedObject,
     ListingEnd,
     Message,
-    ObjectGrant,
     Objects,
     Proved,
 )

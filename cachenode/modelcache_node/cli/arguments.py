@@ -2,9 +2,8 @@
 
 import argparse
 import re
-from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from modelcache_node.transfer.rules import Network, parse_network
 
@@ -46,9 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="modelcache", description="Bring large models to this node's disk and keep them there."
     )
-    parser.add_argument(
-        "--version", action="version", version=f"modelcache {version('modelcache')}"
-    )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_agent(commands)
     _add_pull(commands)
@@ -57,6 +54,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_inspecting(commands)
     _add_demo(commands)
     return parser
+
+
+class _ShowVersion(argparse.Action):
+    """Prints the version and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version  # noqa: PLC0415 - 20 ms, which every command had paid
+
+        print(f"modelcache {version('modelcache')}")
+        parser.exit()
 
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name

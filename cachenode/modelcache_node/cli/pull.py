@@ -6,13 +6,15 @@ import datetime as dt
 import json
 import resource
 import time
+from typing import TYPE_CHECKING
 
-from modelcache_node.caching.downloads import Tally
 from modelcache_node.cli.progress import ProgressBar, human_bytes
-from modelcache_node.cli.sources import source_options
 from modelcache_node.patience import Patience
-from modelcache_node.pulling import Pulled, Puller
 from modelcache_node.transfer.movers import Movers
+
+if TYPE_CHECKING:
+    from modelcache_node.caching.downloads import Tally
+    from modelcache_node.pulling import Pulled
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,16 +31,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _pull(args: argparse.Namespace) -> Pulled:
+async def _pull(args: argparse.Namespace) -> "Pulled":
     bar = ProgressBar(time.monotonic)
 
-    def show(tally: Tally) -> None:
+    def show(tally: "Tally") -> None:
         bar.show(tally.bytes_present, tally.bytes_total, tally.note)
 
     try:
         async with Movers(
             count=args.movers, download_limit_bytes_per_s=args.download_limit
         ) as movers:
+            # Loaded while the movers start.
+            from modelcache_node.cli.sources import source_options  # noqa: PLC0415
+            from modelcache_node.pulling import Puller  # noqa: PLC0415
+
             puller = Puller(
                 source_options(args),
                 args.to,
@@ -52,7 +58,7 @@ async def _pull(args: argparse.Namespace) -> Pulled:
         bar.end()
 
 
-def _summary(pulled: Pulled, seconds: float) -> dict[str, object]:
+def _summary(pulled: "Pulled", seconds: float) -> dict[str, object]:
     """Kept stable: scripts read it. CPU seconds are of this process and its movers."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {

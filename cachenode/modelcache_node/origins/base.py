@@ -8,8 +8,8 @@ from typing import Protocol
 
 from modelcache_api.errors import EmptySourceError, InvalidSourceError
 from modelcache_api.file_paths import check_distinct, check_path
+from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import MAX_FILES, Checksum
-from modelcache_api.messages import ObjectGrant
 
 #: Objects looked at of one source, those that filters leave out included: a listing comes in pages
 #: of 1,000, and this many take minutes. Arbitrary.

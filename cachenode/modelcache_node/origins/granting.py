@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from modelcache_api.messages import ListedObject, ObjectGrant
+from modelcache_api.listing import ListedObject, ObjectGrant
 from modelcache_node.origins.base import SourceObject, SourceOptions, list_source
 from modelcache_node.origins.opening import open_origin
 

@@ -29,8 +29,8 @@ from modelcache_api.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
-from modelcache_api.messages import ObjectGrant
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
 from modelcache_node.origins.s3_keys import COMPOSITE, stated_checksum, tree_path
 

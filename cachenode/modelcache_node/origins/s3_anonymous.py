@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import NoReturn
 from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 from xml.etree import ElementTree as ET
@@ -21,8 +22,8 @@ from modelcache_api.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
-from modelcache_api.messages import ObjectGrant
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
 from modelcache_node.origins.s3_keys import COMPOSITE, stated_checksum, tree_path
 
@@ -42,9 +43,6 @@ class AnonymousS3Origin:
         self._options = options
         self._threads = threads
         self._prefix = parts.path.lstrip("/")
-        self._tls = ssl.create_default_context(
-            cafile=str(options.ca_file) if options.ca_file else None
-        )
         region = options.region or _DEFAULT_REGION
         self._base = (
             f"{options.endpoint.rstrip('/')}/{parts.netloc}"
@@ -56,6 +54,13 @@ class AnonymousS3Origin:
             or not urlsplit(self._base).hostname
         ):
             raise InvalidSourceError(f"--endpoint {options.endpoint} is not http(s)://host")
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Made when it is needed: reading the system's authorities takes some 20 ms."""
+        return ssl.create_default_context(
+            cafile=str(self._options.ca_file) if self._options.ca_file else None
+        )
 
     async def objects(self) -> AsyncIterator[SourceObject]:
         loop = asyncio.get_running_loop()

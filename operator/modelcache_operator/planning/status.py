@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelcache_api.cache_node import HeldModel, Proof
-from modelcache_api.messages import Integrity
+from modelcache_api.listing import Integrity
 from modelcache_api.model_cache import (
     MAX_PREVIOUS_REVISIONS,
     ByteCounts,

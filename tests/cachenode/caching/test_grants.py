@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from modelcache_api.errors import UnavailableError
-from modelcache_api.messages import ObjectGrant
+from modelcache_api.listing import ObjectGrant
 from modelcache_node.caching.grants import EXPIRY_MARGIN_S, GrantPool
 
 OLD = ObjectGrant(url="http://o/a?old", expires_at=1000.0)

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from modelcache_api.cache_node import MAX_MODELS, MAX_PROOFS, MAX_WANTED
+from modelcache_api.listing import Integrity
 from modelcache_api.messages import (
-    Integrity,
     NodeReport,
     ProofReport,
     RevisionReport,
