@@ -26,6 +26,9 @@ test: venv  ## the test suite; PYTEST_ARGS="-k name" narrows it
 	$(PYTHON) tests/system_packages.py
 	$(bin)/pytest $(PYTEST_ARGS)
 
+test-live: venv  ## real services, with credentials from the environment (e2e/live)
+	$(bin)/pytest e2e/live -p no:cacheprovider $(PYTEST_ARGS)
+
 check: venv  ## linters, types, layers, generated files
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
@@ -59,4 +62,4 @@ ci:  ## what CI runs: check, the README's test, the end-to-end run
 	$(MAKE) test
 	$(MAKE) e2e CLUSTER=$(CLUSTER)
 
-.PHONY: help venv demo test check generate generate-check lock image e2e bench ci
+.PHONY: help venv demo test test-live check generate generate-check lock image e2e bench ci

@@ -1,4 +1,4 @@
-"""Install the Debian packages that root-only tests need, or say what will be left out.
+"""Install the Debian packages and build the servers that tests need, or say what is left out.
 
 Run by ``make test`` with the system's Python, before there is an environment: standard library
 only. Does nothing, quickly, where all is there; never fails the run, since a test that misses its
@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 #: apt-get with a cold cache; arbitrary.
 TIMEOUT_S = 600
 
@@ -54,7 +56,25 @@ def install(packages: list[str]) -> bool:
     return False
 
 
+def prepare_servers() -> None:
+    """Real servers of object stores, once, into the cache: a test must not wait minutes for one."""
+    sys.path.insert(0, str(ROOT))
+    from e2e.lab.commands import LabError  # noqa: PLC0415 - not before its path is known
+    from e2e.lab.servers import PREPARE  # noqa: PLC0415
+
+    for name, prepare in PREPARE.items():
+        try:
+            prepare()
+        except LabError as e:
+            print(f"no {name}, left out: its tests ({e})")
+
+
 def main() -> None:
+    prepare_packages()
+    prepare_servers()
+
+
+def prepare_packages() -> None:
     if os.geteuid() != 0:
         print("not root: tests marked `root` (mounts, network namespaces, cgroups) are left out")
         return

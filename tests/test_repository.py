@@ -18,7 +18,7 @@ MAX_LINES = 400
 
 #: Written by programs, or by somebody else.
 GENERATED = re.compile(
-    r"\.lock$|(^|/)go\.(mod|sum)$|(^|/)_proto/|^crds/[^/]+\.yaml$|/files/crds/|^LICENSE$"
+    r"\.lock$|(^|/)package-lock\.json$|(^|/)go\.(mod|sum)$|(^|/)_proto/|^crds/[^/]+\.yaml$|/files/crds/|^LICENSE$"
 )
 TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".tpl", ".txt", ".json", ".lock", ".proto", ".sh"}
 TEXT_NAMES = {"Makefile", "Dockerfile", "run", ".gitignore"}

@@ -56,8 +56,9 @@ class ObjectGrant:
 class ListedObject:
     """One object as the origin lists it, and a grant to read it.
 
-    `path` is the file's place in the tree; `validator` is the ETag as If-Match takes it, quotes
-    and all; `checksum` is ``algorithm:hex`` over the whole object, where the origin states one.
+    `path` is the file's place in the tree; `validator` pins its state: the ETag as If-Match takes
+    it, quotes and all, or another form of `pins`; `checksum` is ``algorithm:hex`` over the whole
+    object, where the origin states one.
     """
 
     __pydantic_config__ = _ON_THE_WIRE

@@ -5,7 +5,7 @@ Written by users (spec) and by the operator alone (status).
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
@@ -17,129 +17,20 @@ from modelcache_api.objects import (
     Generation,
     Message,
     ObjectMeta,
-    ObjectName,
     ReasonWord,
     Revision,
     cel,
 )
+from modelcache_api.source import Source
 
 KIND = "ModelCache"
 PLURAL = "modelcaches"
 SHORT_NAMES = ("mc",)
 
-#: Schemes of `source.uri` that have an origin plug-in.
-SCHEMES = ("s3",)
-#: Keys of the Secret that `credentials.secretRef` names, for s3. The last one is optional.
-S3_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-
 #: Arbitrary; far above any selector in use, and small enough for CEL's cost limit.
 MAX_LABELS = 16
-#: Arbitrary.
-MAX_PATTERNS = 32
 #: Earlier revisions that status remembers. Arbitrary.
 MAX_PREVIOUS_REVISIONS = 10
-
-_SCHEME_RULE = " || ".join(f"self.startsWith('{scheme}://')" for scheme in SCHEMES)
-_SCHEME_MESSAGE = "unknown scheme; supported: " + ", ".join(
-    f"{scheme}://bucket/prefix" for scheme in SCHEMES
-)
-
-
-class SecretRef(ApiModel):
-    """A Secret of the same namespace."""
-
-    name: ObjectName
-    """Name of the Secret."""
-
-
-class ConfigMapKeyRef(ApiModel):
-    """A key of a ConfigMap of the same namespace."""
-
-    name: ObjectName
-    """Name of the ConfigMap."""
-
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = (
-        "ca.crt"
-    )
-    """Key within the ConfigMap."""
-
-
-class Credentials(ApiModel):
-    """By what the source is read: exactly one of the fields."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "[has(self.secretRef), has(self.serviceAccountName), has(self.anonymous)]"
-                ".filter(given, given).size() == 1",
-                "name exactly one of secretRef, serviceAccountName and anonymous",
-            )
-        )
-    )
-
-    secret_ref: SecretRef | None = None
-    """A Secret of this namespace with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and,
-    optionally, AWS_SESSION_TOKEN. It is mounted into the prefetch Job only."""
-
-    service_account_name: ObjectName | None = None
-    """A ServiceAccount of this namespace whose workload identity may read the source. The
-    prefetch Job runs as it."""
-
-    anonymous: Literal[True] | None = None
-    """Read the source without credentials."""
-
-
-class Source(ApiModel):
-    """What to cache: where it is and by what it is read."""
-
-    uri: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=1024,
-            json_schema_extra=cel((_SCHEME_RULE, _SCHEME_MESSAGE)),
-        ),
-    ]
-    """Where the model is, such as s3://bucket/prefix. Every object beneath it is a file of the
-    model."""
-
-    endpoint: (
-        Annotated[
-            str,
-            Field(
-                max_length=512,
-                json_schema_extra=cel(
-                    (
-                        r"self.matches('^https?://[^/@\\s]+(/[^\\s]*)?$')",
-                        "an endpoint is http(s)://host[:port], without a user name",
-                    )
-                ),
-            ),
-        ]
-        | None
-    ) = None
-    """Address of an S3-compatible store, such as https://minio.storage:9000. Unset: AWS."""
-
-    region: Annotated[str, Field(max_length=64, pattern=r"^[a-zA-Z0-9-]+$")] | None = None
-    """Region of the store. Unset: as the store says, or us-east-1."""
-
-    ca_config_map_ref: ConfigMapKeyRef | None = None
-    """Certificates (PEM) of a private CA that signed the endpoint's certificate."""
-
-    include: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
-        Field(max_length=MAX_PATTERNS),
-    ] = ()
-    """Shell patterns of the paths to take, such as *.safetensors. Empty: all."""
-
-    exclude: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
-        Field(max_length=MAX_PATTERNS),
-    ] = ()
-    """Shell patterns of the paths to leave out, such as *.bin; they win over include."""
-
-    credentials: Credentials
-    """By what the source is read. Never stored outside this namespace."""
 
 
 class TolerationOperator(StrEnum):

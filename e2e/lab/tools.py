@@ -77,6 +77,12 @@ CSI_SANITY = Tool(
     "github.com/kubernetes-csi/csi-test/v5",
     ("github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",),
 )
+#: For tests alone: the lab does without.
+FAKE_GCS_SERVER = Tool(
+    "fake-gcs-server",
+    "github.com/fsouza/fake-gcs-server",
+    ("github.com/fsouza/fake-gcs-server",),
+)
 TOOLS = (HELM, VERSITYGW, CSI_SANITY, KUBERNETES)
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from modelcache_api import crd
-from modelcache_api.model_cache import S3_SECRET_KEYS
+from modelcache_api.source import SCHEMES, SECRET_KEYS
 
 ROOT = Path(__file__).parents[2]
 CRDS = [crd.model_cache_crd(), crd.cache_node_crd()]
@@ -77,8 +77,9 @@ def test_an_unknown_scheme_is_refused_with_the_known_ones_named():
     uri = _schema(CRDS[0])["properties"]["spec"]["properties"]["source"]["properties"]["uri"]
     (rule,) = uri["x-kubernetes-validations"]
     assert rule == {
-        "rule": "self.startsWith('s3://')",
-        "message": "unknown scheme; supported: s3://bucket/prefix",
+        "rule": " || ".join(f"self.startsWith('{scheme}://')" for scheme in SCHEMES),
+        "message": "unknown scheme; supported: "
+        "s3://, gs://, abfs://, abfss://, az://, hf://, https://, http://",
     }
 
 
@@ -94,10 +95,16 @@ def test_credentials_are_exactly_one_of_three():
     }
 
 
+def test_every_key_of_a_secret_is_documented():
+    text = (ROOT / "docs" / "SOURCES.md").read_text()
+    missing = [key for keys in SECRET_KEYS.values() for key in keys if f"`{key}`" not in text]
+    assert missing == []
+
+
 def test_the_keys_of_the_secret_are_explained():
     source = _schema(CRDS[0])["properties"]["spec"]["properties"]["source"]
     text = source["properties"]["credentials"]["properties"]["secretRef"]["description"]
-    assert all(key in text for key in S3_SECRET_KEYS)
+    assert all(key in text for key in ("AWS_ACCESS_KEY_ID", "GOOGLE_CREDENTIALS", "HF_TOKEN"))
 
 
 def test_conditions_are_a_map_by_type():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from e2e.lab.commands import LabError
+from e2e.lab.servers import PREPARE
 from e2e.lab.tools import HELM, KUBERNETES, ensure, installed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,3 +35,11 @@ def etcd() -> Path:
     if not found:
         pytest.skip("no etcd (Debian package etcd-server)")
     return Path(found)
+
+
+def server(name: str) -> Path:
+    """A real server of an object store: versitygw, fake-gcs-server or azurite."""
+    try:
+        return PREPARE[name]()
+    except LabError as e:
+        pytest.skip(f"no {name}: {e}")

@@ -22,12 +22,20 @@ from modelcache_node.transfer.ranges import Grant, RangeRequest
 PROBE_CONCURRENCY = 64
 
 #: Headers that a grant may carry: those that authorise. Lower case.
-GRANT_HEADERS = frozenset({"authorization", "x-amz-security-token", "x-ms-version", "x-ms-date"})
+GRANT_HEADERS = frozenset({
+    "authorization", "x-amz-security-token", "x-amz-request-payer", "x-ms-version", "x-ms-date",
+})  # fmt: skip
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-#: Query parameters that sign a request and do not choose the bytes (SigV4 query signing).
-_SIGNING_PREFIX = "x-amz-"
+#: Query parameters that sign a request and do not choose the bytes: SigV4's and Google's.
+_SIGNING_PREFIXES = ("x-amz-", "x-goog-")
 _SIGNING_NAMES = frozenset({"x-id"})
+#: Azure's: short names, so that they count only where a whole SAS is there.
+_SAS_NAMES = frozenset({
+    "sv", "ss", "srt", "sp", "se", "st", "spr", "sip", "sr", "si", "sig", "skoid", "sktid", "skt",
+    "ske", "sks", "skv", "saoid", "suoid", "scid",
+})  # fmt: skip
+_SAS_MARKS = {"sv", "sig", "se"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +150,12 @@ def place_of(url: str, *, namespace: str, ca_pem: str | None) -> Place:
         raise InvalidSourceError(f"a grant's URL is malformed: {e}") from None
     if parts.scheme not in _DEFAULT_PORTS or not host or parts.username is not None:
         raise InvalidSourceError("a grant's URL is not http(s)://host/…")
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    signs = _SIGNING_NAMES | (_SAS_NAMES if {name for name, _ in query} >= _SAS_MARKS else set())
     kept = sorted(
         (name, value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        if not name.lower().startswith(_SIGNING_PREFIX) and name not in _SIGNING_NAMES
+        for name, value in query
+        if not name.lower().startswith(_SIGNING_PREFIXES) and name not in signs
     )
     target = parts.path + ("?" + urlencode(kept) if kept else "")
     is_spoofable = parts.scheme == "http" or ca_pem is not None

@@ -76,9 +76,13 @@ def _command(commands: _Commands, name: str, module: str, text: str) -> argparse
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("uri", metavar="URI", help="the source, s3://bucket/prefix")
+    parser.add_argument(
+        "uri",
+        metavar="URI",
+        help="the source: s3://, gs://, abfs://, az://, hf://, https://; see docs/SOURCES.md",
+    )
     source = parser.add_argument_group("source")
-    source.add_argument("--endpoint", metavar="URL", help="of an S3-compatible store")
+    source.add_argument("--endpoint", metavar="URL", help="of a compatible store or a mirror")
     source.add_argument("--region", metavar="NAME")
     source.add_argument(
         "--include", action="append", default=[], metavar="GLOB", help="take only these; repeatable"
@@ -98,6 +102,12 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="one file per key (AWS_ACCESS_KEY_ID, …), read anew when rotated",
+    )
+    source.add_argument(
+        "--requester-pays", action="store_true", help="the reader's account pays (S3, GCS)"
+    )
+    source.add_argument(
+        "--virtual-hosts", action="store_true", help="S3: the bucket in the endpoint's host name"
     )
     source.add_argument(
         "--grant-seconds",

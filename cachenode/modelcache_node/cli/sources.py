@@ -35,4 +35,6 @@ def source_options_of(args: argparse.Namespace, **of_source: Any) -> SourceOptio
         ca_file=args.ca_file,
         credentials_dir=args.credentials_dir,
         grant_s=args.grant_seconds,
+        requester_pays=args.requester_pays,
+        virtual_hosts=args.virtual_hosts,
     )

@@ -24,8 +24,8 @@ class SourceOptions:
     """A source as its user names it, with the flags that go with it.
 
     Attributes:
-        uri: ``s3://bucket/prefix``.
-        endpoint: Base URL of an S3-compatible store; None is the provider's own.
+        uri: ``s3://bucket/prefix``; docs/SOURCES.md has the forms.
+        endpoint: Base URL of a compatible store or mirror; None is the provider's own.
         region: None takes the provider's default.
         anonymous: Send no credentials.
         ca_file: PEM file of CAs to trust instead of the system's.
@@ -34,6 +34,9 @@ class SourceOptions:
         include: Glob patterns; when given, only matching paths are taken.
         exclude: Glob patterns whose paths are left out; wins over `include`.
         grant_s: How long a grant is asked to hold.
+        requester_pays: Have the reader's account pay (S3, GCS).
+        page_size: Objects asked for per page of a listing; S3 and GCS give 1000 at most.
+        virtual_hosts: At a custom S3 endpoint, write the bucket into the host name.
     """
 
     uri: str
@@ -45,6 +48,9 @@ class SourceOptions:
     include: Sequence[str] = field(default=())
     exclude: Sequence[str] = field(default=())
     grant_s: int = GRANT_S
+    page_size: int = 1000
+    requester_pays: bool = False
+    virtual_hosts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class SourceObject:
     Attributes:
         path: Its place in the tree.
         key: What the origin calls it.
-        validator: ETag, quotes and all.
+        validator: By what its state is pinned: an ETag, quotes and all, or another of
+            `modelcache_api.pins`.
         checksum: Over the whole object, where the origin states one.
     """
 
@@ -73,8 +80,9 @@ class Origin(Protocol):
     - `objects` yields each object once, with paths not yet checked for safety. It raises
       SourceNotFoundError (no such bucket), AccessDeniedError, SourceUnavailableError (try
       again) or InvalidSourceError; an empty prefix yields nothing.
-    - `grant` gives leave to GET an object, by range, with If-Match; it raises as `objects`.
-      A grant holds for that object only and ends by `expires_at`.
+    - `grant` gives leave to GET an object, by range, pinned; it raises as `objects`. It ends by
+      `expires_at`. It holds for that object alone where the credentials can sign; a token that is
+      granted as a header can do what the credentials can.
     """
 
     def objects(self) -> AsyncIterator[SourceObject]: ...

@@ -1,39 +1,69 @@
-"""Which origin stands behind a URI's scheme."""
+"""Which origin stands behind a URI's scheme. Libraries are imported only where they are needed."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
 from modelcache_api.errors import InvalidSourceError
+from modelcache_api.source import SCHEMES
 from modelcache_node.origins.base import Origin, SourceOptions
-
-SCHEMES = ("s3",)
 
 
 def check_uri(uri: str) -> None:
     """Raises InvalidSourceError: no origin stands behind such a URI."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        has_user = parts.username is not None and parts.scheme not in ("abfs", "abfss")
+        _ = parts.port if parts.scheme in ("http", "https") else None
+    except ValueError as e:
+        raise InvalidSourceError(f"{uri!r} is malformed: {e}") from e
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         said = f"{parts.scheme}://" if parts.scheme else "in"
         raise InvalidSourceError(f"unknown scheme {said} {uri!r}; supported: {known}")
-    if not parts.netloc or parts.query or parts.fragment:
-        raise InvalidSourceError(f"{uri!r} is not s3://bucket/prefix")
+    is_web = parts.scheme in ("http", "https")
+    if not parts.netloc or parts.fragment or (parts.query and not is_web):
+        form = "https://host/path" if is_web else f"{parts.scheme}://bucket/prefix"
+        raise InvalidSourceError(f"{uri!r} is not {form}")
+    if has_user and parts.scheme != "hf":
+        raise InvalidSourceError("credentials belong into a Secret, not into the URI")
 
 
 @asynccontextmanager
 async def open_origin(options: SourceOptions) -> AsyncIterator[Origin]:
-    """The origin of a source; libraries are imported only where they are needed."""
+    """The origin of a source.
+
+    Raises:
+        InvalidSourceError: it cannot be used as named.
+        AccessDeniedError: no usable credentials.
+    """
     check_uri(options.uri)
-    if options.anonymous:
-        from modelcache_node.origins.s3_anonymous import (  # noqa: PLC0415
-            open_anonymous_s3,
-        )
-
-        async with open_anonymous_s3(options) as anonymous:
-            yield anonymous
-        return
-    from modelcache_node.origins.s3 import open_s3  # noqa: PLC0415 - half a second to import
-
-    async with open_s3(options) as origin:
+    async with _opener(options) as origin:
         yield origin
+
+
+def _opener(options: SourceOptions) -> AbstractAsyncContextManager[Origin]:
+    match urlsplit(options.uri).scheme:
+        case "gs":
+            from modelcache_node.origins.gcs import open_gcs  # noqa: PLC0415
+
+            return open_gcs(options)
+        case "abfs" | "abfss" | "az":
+            from modelcache_node.origins.azure import open_azure  # noqa: PLC0415
+
+            return open_azure(options)
+        case "hf":
+            from modelcache_node.origins.huggingface import open_huggingface  # noqa: PLC0415
+
+            return open_huggingface(options)
+        case "http" | "https":
+            from modelcache_node.origins.https import open_https  # noqa: PLC0415
+
+            return open_https(options)
+    if options.anonymous:
+        from modelcache_node.origins.s3_anonymous import open_anonymous_s3  # noqa: PLC0415
+
+        return open_anonymous_s3(options)
+    from modelcache_node.origins.s3 import open_s3  # noqa: PLC0415
+
+    return open_s3(options)

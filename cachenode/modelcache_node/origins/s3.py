@@ -31,19 +31,15 @@ from modelcache_api.errors import (
 )
 from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
+from modelcache_api.source import SECRET_KEYS
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
-from modelcache_node.origins.s3_keys import COMPOSITE, stated_checksum, tree_path
+from modelcache_node.origins.credential_files import read_keys, require_keys
+from modelcache_node.origins.keys import tree_path
+from modelcache_node.origins.s3_checksums import COMPOSITE, stated_checksum
 
 #: HEAD requests under way at once while checksums are read. Arbitrary, far below throttling.
 HEAD_CONCURRENCY = 32
-#: Files of a credentials directory are keys, not documents. Arbitrary.
-_MAX_CREDENTIAL_BYTES = 16 << 10
 
-_CREDENTIAL_FILES = {
-    "aws_access_key_id": "AWS_ACCESS_KEY_ID",
-    "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
-    "aws_session_token": "AWS_SESSION_TOKEN",
-}
 _NOT_FOUND = {"NoSuchBucket", "NoSuchKey", "404", "NotFound"}
 _DENIED = {
     "AccessDenied",
@@ -66,12 +62,16 @@ class S3Origin:
         self._client = client
         self._bucket = bucket
         self._prefix = prefix
+        self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
         self._heads = asyncio.Semaphore(HEAD_CONCURRENCY)
 
     async def objects(self) -> AsyncIterator[SourceObject]:
         async with _translated(self._options):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix
+                Bucket=self._bucket,
+                Prefix=self._prefix,
+                PaginationConfig={"PageSize": self._options.page_size},
+                **self._payer,
             )
             async for page in pages:
                 for listed in await asyncio.gather(
@@ -93,7 +93,7 @@ class S3Origin:
 
     async def _checksum(self, key: str, etag: str) -> Checksum | None:
         head = await self._client.head_object(
-            Bucket=self._bucket, Key=key, IfMatch=etag, ChecksumMode="ENABLED"
+            Bucket=self._bucket, Key=key, IfMatch=etag, ChecksumMode="ENABLED", **self._payer
         )
         return stated_checksum(head["ResponseMetadata"]["HTTPHeaders"])
 
@@ -101,7 +101,7 @@ class S3Origin:
         async with _translated(self._options):
             url = await self._client.generate_presigned_url(
                 "get_object",
-                Params={"Bucket": self._bucket, "Key": listed.key},
+                Params={"Bucket": self._bucket, "Key": listed.key, **self._payer},
                 ExpiresIn=self._options.grant_s,
             )
         return ObjectGrant(url=url, expires_at=_now().timestamp() + self._options.grant_s)
@@ -124,7 +124,7 @@ async def open_s3(options: SourceOptions) -> AsyncIterator[S3Origin]:
         "read_timeout": 60,
     }
     if options.endpoint:
-        config["s3"] = {"addressing_style": "path"}
+        config["s3"] = {"addressing_style": "virtual" if options.virtual_hosts else "path"}
     async with AsyncExitStack() as stack:
         async with _translated(options):
             client = await stack.enter_async_context(
@@ -144,17 +144,9 @@ def _credentials(options: SourceOptions) -> dict[str, str]:
     """Keys from the credentials directory, by the client's parameter names."""
     if not options.credentials_dir:
         return {}
-    found: dict[str, str] = {}
-    for parameter, name in _CREDENTIAL_FILES.items():
-        file = options.credentials_dir / name
-        if file.is_file():
-            with file.open() as opened:
-                found[parameter] = opened.read(_MAX_CREDENTIAL_BYTES).strip()
-    missing = {"aws_access_key_id", "aws_secret_access_key"} - found.keys()
-    if missing:
-        names = ", ".join(sorted(_CREDENTIAL_FILES[parameter] for parameter in missing))
-        raise AccessDeniedError(f"the Secret lacks the key(s) {names}")
-    return found
+    found = read_keys(options, SECRET_KEYS["s3"])
+    require_keys(found, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    return {name.lower(): value for name, value in found.items()}
 
 
 @asynccontextmanager

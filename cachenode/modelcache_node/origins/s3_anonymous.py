@@ -25,7 +25,8 @@ from modelcache_api.errors import (
 from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
-from modelcache_node.origins.s3_keys import COMPOSITE, stated_checksum, tree_path
+from modelcache_node.origins.keys import tree_path
+from modelcache_node.origins.s3_checksums import COMPOSITE, stated_checksum
 
 #: Requests under way at once. Arbitrary; one request lists a thousand objects.
 _CONCURRENCY = 16
@@ -44,11 +45,7 @@ class AnonymousS3Origin:
         self._threads = threads
         self._prefix = parts.path.lstrip("/")
         region = options.region or _DEFAULT_REGION
-        self._base = (
-            f"{options.endpoint.rstrip('/')}/{parts.netloc}"
-            if options.endpoint
-            else f"https://{parts.netloc}.s3.{region}.amazonaws.com"
-        )
+        self._base = _base_url(options, parts.netloc, region)
         if (
             urlsplit(self._base).scheme not in ("http", "https")
             or not urlsplit(self._base).hostname
@@ -156,6 +153,22 @@ async def open_anonymous_s3(options: SourceOptions) -> AsyncIterator[AnonymousS3
         yield AnonymousS3Origin(options, threads)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _base_url(options: SourceOptions, bucket: str, region: str) -> str:
+    """Where the bucket is: in the path at an endpoint, unless told; in the host name at AWS.
+
+    AWS's certificates cover no bucket name with a dot in it.
+    """
+    if not options.endpoint:
+        if "." in bucket:
+            return f"https://s3.{region}.amazonaws.com/{bucket}"
+        return f"https://{bucket}.s3.{region}.amazonaws.com"
+    endpoint = options.endpoint.rstrip("/")
+    if options.virtual_hosts:
+        scheme, _, host = endpoint.partition("://")
+        return f"{scheme}://{bucket}.{host}"
+    return f"{endpoint}/{bucket}"
 
 
 def _refuse(status: int, body: bytes, uri: str) -> NoReturn:

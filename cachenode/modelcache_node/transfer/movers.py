@@ -30,6 +30,7 @@ from modelcache_api.errors import (
     SourceUnavailableError,
 )
 from modelcache_api.peer_auth import ClusterKeys
+from modelcache_api.retry_after import retry_after_s
 from modelcache_node.transfer.addresses import AddressBook, Endpoint
 from modelcache_node.transfer.dispatching import Dispatcher, Ticket
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
@@ -40,7 +41,6 @@ from modelcache_node.transfer.pacing import (
     MAX_MISBEHAVIOURS,
     is_retryable,
     pause_s,
-    retry_after_s,
 )
 from modelcache_node.transfer.peer_fetching import PeerFetcher
 from modelcache_node.transfer.peer_ranges import PeerRange

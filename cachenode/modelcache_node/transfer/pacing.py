@@ -3,16 +3,12 @@
 All times are monotonic seconds, except where a date from an origin is read.
 """
 
-import datetime as dt
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 
 from modelcache_node.transfer.failures import FailureKind
 
 BACKOFF_BASE_S = 0.2  # arbitrary
 BACKOFF_CAP_S = 20.0  # AWS SDKs' cap
-#: The longest ``Retry-After`` that is obeyed: a date far away must not park a fetch for a day.
-MAX_RETRY_AFTER_S = 300.0
 #: How often an answer that does not fit its request is asked for again: one broken server behind
 #: a load balancer is passed over, a broken store is told from it. Arbitrary.
 MAX_MISBEHAVIOURS = 4
@@ -36,26 +32,6 @@ def backoff_s(failures: int, uniform: Callable[[float, float], float]) -> float:
     """Pause after the n-th failure in a row: full jitter below a doubling, capped ceiling."""
     ceiling_s = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 32))
     return uniform(0.0, ceiling_s)
-
-
-def retry_after_s(text: str | None, now: dt.datetime) -> float | None:
-    """Seconds that a ``Retry-After`` asks for: a number, or a date; None if it is neither.
-
-    Args:
-        text: The header's value.
-        now: Wall-clock time, aware.
-    """
-    if not text:
-        return None
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), MAX_RETRY_AFTER_S)
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, IndexError, OverflowError):
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=dt.UTC)
-    return min(max((at - now).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
 
 
 def pause_s(

@@ -14,11 +14,11 @@ from modelcache_api.errors import (
     InvalidSourceError,
     SourceUnavailableError,
 )
+from modelcache_api.retry_after import retry_after_s
 from modelcache_node.transfer.addresses import AddressBook, Endpoint, parse_url
 from modelcache_node.transfer.dispatching import Dispatcher, Ticket
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.http1 import build_request
-from modelcache_node.transfer.pacing import retry_after_s
 from modelcache_node.transfer.peer_ranges import (
     BUSY_PAUSE_S,
     PeerBusyError,

@@ -1,41 +1,15 @@
 """How a range is held to one state of its object: what to ask for, and what the answer must say.
 
-A pin is what an origin lists an object under. Its kinds, by how it is written::
-
-    "5d41402a"  W/"…"  5d41402a   an entity tag: sent as If-Match, compared with the answer's ETag
-    generation:1700000000000000   Google's: the URL names it; the answer must say it
-    modified:Wed, 21 Oct 2026 …   where there is no tag: sent as If-Unmodified-Since, compared
-    sha256:…   gitsha1:…          the content's own digest, compared with the whole file at its seal
-
-Pure.
+Entity tags are sent as If-Match and compared with the answer's ETag; dates as If-Unmodified-Since;
+a generation is in the URL, and the answer must say it. A digest of the content is compared with the
+whole file at its seal, and not before. Pure. See `modelcache_api.pins` for their forms.
 """
 
-import re
-
+from modelcache_api.pins import CONTENT, GENERATION, MODIFIED, kind_of
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.http1 import Head, quoted
 
-GENERATION = "generation"
-MODIFIED = "modified"
-#: Pins by content: no answer states them, so nothing is compared before the file is whole.
-CONTENT = ("sha256", "gitsha1")
-
-_KINDS = {
-    GENERATION: re.compile(r"[0-9]{1,19}"),
-    MODIFIED: re.compile(r"[A-Za-z]{3}, [0-9]{2} [A-Za-z]{3} [0-9]{4} [0-9:]{8} GMT"),
-    "sha256": re.compile(r"[0-9a-f]{64}"),
-    "gitsha1": re.compile(r"[0-9a-f]{40}"),
-}
 _SHOWN_CHARS = 80
-
-
-def kind_of(pin: str) -> tuple[str | None, str]:
-    """Kind and value; the kind of an entity tag is None."""
-    name, colon, value = pin.partition(":")
-    shape = _KINDS.get(name)
-    if colon and shape and shape.fullmatch(value):
-        return name, value
-    return None, pin
 
 
 def condition(pin: str | None) -> tuple[str, str] | None:
@@ -43,8 +17,8 @@ def condition(pin: str | None) -> tuple[str, str] | None:
     if pin is None:
         return None
     kind, value = kind_of(pin)
-    if kind is None:
-        return "If-Match", quoted(value)
+    if kind is None:  # a weak tag never matches (RFC 9110, 13.1.1); it is compared all the same
+        return None if value.startswith("W/") else ("If-Match", quoted(value))
     return ("If-Unmodified-Since", value) if kind == MODIFIED else None
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from modelcache_api.model_cache import ModelCache, Source
+from modelcache_api.model_cache import ModelCache
 from modelcache_api.names import (
     AGENT_AUDIENCE,
     ANNOTATION_MODEL_CACHE,
@@ -21,6 +21,7 @@ from modelcache_api.names import (
     LABEL_NODE_HASH,
     LABEL_ROLE,
 )
+from modelcache_api.source import Source
 from modelcache_operator.planning.observed import (
     ANNOTATION_ATTEMPT,
     JobState,
@@ -311,6 +312,10 @@ def access_arguments(source: Source) -> list[str]:
     arguments: list[str] = []
     if source.ca_config_map_ref:
         arguments.append(f"--ca-file={SOURCE_CA_DIR}/ca.crt")
+    if source.requester_pays:
+        arguments.append("--requester-pays")
+    if source.virtual_hosts:
+        arguments.append("--virtual-hosts")
     if source.credentials.anonymous:
         arguments.append("--anonymous")
     if source.credentials.secret_ref:

@@ -4,7 +4,8 @@ import base64
 
 import pytest
 
-from modelcache_node.origins.s3_keys import stated_checksum, tree_path
+from modelcache_node.origins.keys import tree_path
+from modelcache_node.origins.s3_checksums import stated_checksum
 
 
 @pytest.mark.parametrize(

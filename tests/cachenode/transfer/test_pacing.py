@@ -6,9 +6,9 @@ from email.utils import format_datetime
 import pytest
 from hypothesis import given, strategies as st
 
+from modelcache_api.retry_after import MAX_RETRY_AFTER_S, retry_after_s
 from modelcache_node.transfer.pacing import (
     BACKOFF_CAP_S,
-    MAX_RETRY_AFTER_S,
     RETRY_BURST,
     RETRY_TRICKLE_PER_S,
     SHRINK_PAUSE_S,
@@ -17,7 +17,6 @@ from modelcache_node.transfer.pacing import (
     Window,
     backoff_s,
     pause_s,
-    retry_after_s,
 )
 
 NOW = dt.datetime(2026, 11, 24, 8, 0, tzinfo=dt.UTC)
