@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from modelcache_api import crd
-from modelcache_api.source import SCHEMES, SECRET_KEYS
+from modelcache_api.schemes import SCHEMES, SECRET_KEYS
 
 ROOT = Path(__file__).parents[2]
 CRDS = [crd.model_cache_crd(), crd.cache_node_crd()]

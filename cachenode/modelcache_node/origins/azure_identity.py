@@ -10,7 +10,7 @@ from azure.core.credentials import AzureSasCredential
 from azure.core.credentials_async import AsyncTokenCredential
 
 from modelcache_api.errors import AccessDeniedError
-from modelcache_api.source import SECRET_KEYS
+from modelcache_api.schemes import SECRET_KEYS
 from modelcache_node.origins.base import SourceOptions
 from modelcache_node.origins.credential_files import read_keys, require_keys
 

@@ -31,7 +31,7 @@ from modelcache_api.errors import (
 from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
 from modelcache_api.pins import GENERATION
-from modelcache_api.source import SECRET_KEYS
+from modelcache_api.schemes import SECRET_KEYS
 from modelcache_node.origins.answers import meaning
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
 from modelcache_node.origins.credential_files import read_keys, require_keys

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
 from modelcache_api.errors import InvalidSourceError
-from modelcache_api.source import SCHEMES
+from modelcache_api.schemes import SCHEMES
 from modelcache_node.origins.base import Origin, SourceOptions
 
 
