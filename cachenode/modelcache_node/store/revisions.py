@@ -12,10 +12,12 @@ into the trash. Used by one thread at a time per revision.
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
-from modelcache_api.errors import InvalidRequestError, ModelCacheError
+from modelcache_api.errors import DiskFailedError, InvalidRequestError, ModelCacheError
 from modelcache_api.manifest import Manifest
 from modelcache_api.names import revision_hex
 from modelcache_node.store.files import (
@@ -32,6 +34,7 @@ _MANIFEST = "manifest.json"
 _TREE = "tree"
 _STAGED = "tree.tmp-"
 _DIRECTORY_MODE = 0o555
+_FILE_MODE = 0o444
 
 
 class RevisionStore:
@@ -113,21 +116,49 @@ class RevisionStore:
 
     def _build(self, staged: Path, manifest: Manifest) -> None:
         os.mkdir(staged, 0o755)
-        folders = {staged}
-        for file in manifest.files:
-            target = staged / file.path
-            for parent in reversed(target.relative_to(staged).parents[:-1]):
-                if staged / parent not in folders:
-                    os.mkdir(staged / parent, 0o755)
-                    folders.add(staged / parent)
-            os.link(self._data_path(file.blob), target, follow_symlinks=False)
-        for folder in sorted(folders, reverse=True):  # children before their parents
-            with open_dir(folder) as fd:
-                os.fchmod(fd, _DIRECTORY_MODE)
-                os.fsync(fd)
+        with open_dir(staged) as fd:
+            self._fill(fd, _nested(manifest))
+
+    def _fill(self, fd: int, entries: "_Folder") -> None:
+        """Put entries into the directory `fd`, element by element: nothing leads out of it."""
+        for name, entry in entries.items():
+            if isinstance(entry, str):
+                self._link(entry, name, fd)
+                continue
+            os.mkdir(name, 0o755, dir_fd=fd)
+            with open_dir(name, fd) as below:
+                self._fill(below, entry)
+        os.fchmod(fd, _DIRECTORY_MODE)
+        os.fsync(fd)
+
+    def _link(self, blob: str, name: str, fd: int) -> None:
+        os.link(self._data_path(blob), name, dst_dir_fd=fd, follow_symlinks=False)
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+        if not stat.S_ISREG(found) or stat.S_IMODE(found) != _FILE_MODE:
+            raise DiskFailedError(
+                f"blob {blob} is no plain file of mode {_FILE_MODE:o}: somebody changed the store"
+            )
 
     def _folder(self, revision: str) -> Path:
         return self._root / revision_hex(revision)
+
+
+#: What a folder holds, by name: the blob of a file, or another folder.
+_Folder: TypeAlias = "dict[str, str | _Folder]"
+
+
+def _nested(manifest: Manifest) -> _Folder:
+    """A manifest's paths as folders; they were checked when it was made."""
+    root: _Folder = {}
+    for file in manifest.files:
+        *parents, name = file.path.split("/")
+        folder = root
+        for parent in parents:
+            below = folder.setdefault(parent, {})
+            assert isinstance(below, dict)  # no name is a file and a folder
+            folder = below
+        folder[name] = file.blob
+    return root
 
 
 def _read_manifest(folder: Path) -> Manifest | None:
