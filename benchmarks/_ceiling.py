@@ -1,17 +1,22 @@
-"""How fast a server can be at all: clients that throw its bytes away unseen.
+"""How fast a server or a disk can be at all.
 
-The kernel drops what arrives (MSG_TRUNC: nothing is copied) and of TLS nothing is decrypted, so
-nearly all the time is the server's. What a client does beyond that is its own cost.
+A server's bytes are thrown away unseen: the kernel drops what arrives (MSG_TRUNC: nothing is
+copied) and of TLS nothing is decrypted, so nearly all the time is the server's. What a client does
+beyond that is its own cost.
 """
 
+import os
 import socket
 import ssl
 import subprocess
 import sys
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 _PIECE_BYTES = 1 << 20
+#: Below a MiB: larger ones are slow where the file system has large folios.
+_WRITE_BYTES = 512 << 10
 
 
 def ceiling_gb_per_s(url: str, n_bytes: int, *, connections: int = 2) -> float:
@@ -26,6 +31,21 @@ def ceiling_gb_per_s(url: str, n_bytes: int, *, connections: int = 2) -> float:
     if any(codes):
         raise RuntimeError(f"a client of the server's ceiling failed: {codes}")
     return share * connections / (time.monotonic() - began_at) / 1e9
+
+
+def disk_gb_per_s(directory: Path, n_bytes: int) -> float:
+    """The rate at which a disk takes a new file, until all of it is durable."""
+    piece = memoryview(os.urandom(8 << 20))
+    path = directory / "ceiling"
+    began_at = time.monotonic()
+    with path.open("wb", buffering=0) as file:
+        for _ in range(n_bytes // len(piece)):
+            for offset in range(0, len(piece), _WRITE_BYTES):
+                file.write(piece[offset : offset + _WRITE_BYTES])
+        os.fdatasync(file.fileno())
+    seconds = time.monotonic() - began_at
+    path.unlink()
+    return n_bytes / seconds / 1e9
 
 
 def _discard(url: str, offset: int, n_bytes: int) -> None:

@@ -90,5 +90,5 @@ OBSTORE_GRID = tuple(
     Obstore(how, n, p) for how in ("threads", "tasks") for n in (4, 8, 16) for p in (8, 16)
 )
 #: The settings that won most often in full runs.
-S5CMD_QUICK_GRID = (S5cmd(4, 8), S5cmd(8, 16), S5cmd(16, 8))
-OBSTORE_QUICK_GRID = (Obstore("threads", 8, 8), Obstore("tasks", 8, 8), Obstore("tasks", 16, 8))
+S5CMD_QUICK_GRID = (S5cmd(8, 16), S5cmd(16, 8))
+OBSTORE_QUICK_GRID = (Obstore("threads", 8, 8), Obstore("tasks", 16, 8))

@@ -1,6 +1,7 @@
 """Contenders take turns, so that a machine that is busy for a while is so for all of them."""
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -9,8 +10,16 @@ from _flags import say
 T = TypeVar("T")
 
 
-def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Run each contender once per round, in an order that rotates; results by contender."""
+def alternate(
+    contenders: Mapping[str, Callable[[], T]], rounds: int, *, until: float | None = None
+) -> dict[str, list[T]]:
+    """Run each contender once per round, in an order that rotates; results by contender.
+
+    Args:
+        contenders: What runs, by name.
+        rounds: How many, but for
+        until: a monotonic time after which no other round begins; one is run in any case.
+    """
     names = list(contenders)
     results: dict[str, list[T]] = {name: [] for name in names}
     for number in range(rounds):
@@ -18,6 +27,8 @@ def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             results[name].append(contenders[name]())
+        if until is not None and time.monotonic() >= until:
+            break
     return results
 
 

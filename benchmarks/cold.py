@@ -1,15 +1,18 @@
-"""Cold pull: one node, one object, from nginx on the same machine, over HTTP and TLS.
+"""Cold pull: one node, one object, from nginx on the same machine, over HTTP and TLS, to the disk.
 
-`modelcache pull` as it comes, its checksums on, against s5cmd and obstore at the best of a grid of
-settings; and a pull of twice the size under a memory limit of a quarter of the object. Client and
-server share the cores: ratios travel to other machines, GB/s do not.
+`modelcache pull` as it comes, its checksums on and its files durable, against s5cmd and obstore at
+the best of a grid of settings, whose files may still be in memory; and a pull of twice the size
+with memory for an eighth of it. Client and server share the cores: ratios travel to other machines,
+GB/s do not. TMPDIR says on which disk.
 """
 
+import math
 import sys
+import time
 from dataclasses import dataclass
 from functools import partial
 
-from _ceiling import ceiling_gb_per_s
+from _ceiling import ceiling_gb_per_s, disk_gb_per_s
 from _cgroups import can_limit_memory, memory_limited
 from _flags import Flags, parse_flags, say
 from _installing import MissingToolError
@@ -26,7 +29,7 @@ from _pullers import (
 from _reports import Bar, Report, table
 from _rounds import alternate, best_of, median_of, ratio_of
 from _scratch import disk_directory, make_file, memory_directory, remove_tree
-from _servers import BUCKET, Store, nginx_store
+from _servers import BUCKET, nginx_store
 
 OBJECT = "model.safetensors"
 USAGE_HEAD = ("GB/s", "client CPU s/GB", "peak RSS MiB")
@@ -44,10 +47,15 @@ MEMORY_BARS = [Bar("limited_oom_kills", at_most=0), Bar("limited_speed_vs_unlimi
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured."""
+    """How much is measured.
+
+    Attributes:
+        until_s: By scheme, seconds after the start; then no other of its rounds begins.
+    """
 
     n_bytes: int
     rounds: int
+    until_s: dict[str, float]
     memory_rounds: int
     is_quick: bool
 
@@ -57,8 +65,8 @@ class Plan:
         return self.n_bytes // 4
 
 
-FULL = Plan(4 << 30, rounds=5, memory_rounds=3, is_quick=False)
-QUICK = Plan(1 << 30, rounds=3, memory_rounds=1, is_quick=True)
+FULL = Plan(4 << 30, 5, {"http": math.inf, "https": math.inf}, memory_rounds=3, is_quick=False)
+QUICK = Plan(1 << 30, 3, {"http": 18.0, "https": 40.0}, memory_rounds=1, is_quick=True)
 
 
 def main() -> None:
@@ -72,26 +80,30 @@ def main() -> None:
 def _measure(flags: Flags) -> Report:
     plan = QUICK if flags.quick else FULL
     report = Report("cold", bars=list(BARS))
-    with memory_directory(2 * plan.n_bytes) as directory:
-        bucket, state = directory / BUCKET, directory / "server"
+    began_at = time.monotonic()
+    with memory_directory(plan.n_bytes) as memory, disk_directory() as disk:
+        bucket, state, to = memory / BUCKET, memory / "server", disk / "to"
         source = make_file(bucket / OBJECT, plan.n_bytes)
+        disk_speed = report.add("disk_gb_per_s", disk_gb_per_s(disk, plan.n_bytes // 2))
         state.mkdir()
         with nginx_store(bucket, state) as store:
-            for scheme in ("http", "https"):
-                _compare(plan, Pull(store, scheme, OBJECT, plan.n_bytes, directory / "to"), report)
+            for scheme, until_s in plan.until_s.items():
+                pull = Pull(store, scheme, OBJECT, plan.n_bytes, to)
+                _compare(plan, pull, report, began_at + until_s)
+        report.tables.append(f"The disk alone, until a file is durable: {disk_speed:.2f} GB/s.")
         if can_limit_memory():
             report.bars += MEMORY_BARS
             (bucket / f"twin-{OBJECT}").hardlink_to(source)
             remove_tree(state)
             state.mkdir()
             with nginx_store(bucket, state) as store:
-                _limit_memory(plan, store, report)
+                _limit_memory(plan, Pull(store, "http", OBJECT, 2 * plan.n_bytes, to), report)
         else:
             say("not root, or no memory controller: the pull under a memory limit is left out")
     return report
 
 
-def _compare(plan: Plan, pull: Pull, report: Report) -> None:
+def _compare(plan: Plan, pull: Pull, report: Report, until: float) -> None:
     """Ours against the rivals over one scheme."""
     say(f"{pull.scheme}: the server's own ceiling, and the rivals' best settings")
     ceiling = ceiling_gb_per_s(pull.store.object_url(pull.scheme, OBJECT), pull.n_bytes)
@@ -102,7 +114,7 @@ def _compare(plan: Plan, pull: Pull, report: Report) -> None:
         runs = {str(one): partial(one, pull) for one in grid}
         settings[name] = best_of(runs, _speed)
         contenders[name] = runs[settings[name]]
-    found = alternate(contenders, plan.rounds)
+    found = alternate(contenders, plan.rounds, until=until)
     remove_tree(pull.target)
     _report_comparison(report, pull.scheme, settings, found)
     report.tables[-1] += f"\n\nThe server alone, its bytes thrown away: {ceiling:.2f} GB/s."
@@ -132,14 +144,12 @@ def _figures(report: Report, prefix: str, usages: list[Usage]) -> tuple[str, str
     return f"{speed:.2f}", f"{cpu:.2f}", f"{rss:.0f}"
 
 
-def _limit_memory(plan: Plan, store: Store, report: Report) -> None:
-    """Twice the object on a disk, with and without a limit of an eighth of that."""
-    limit_mib = plan.limit_bytes >> 20
-    say(f"a pull of {2 * plan.n_bytes >> 20} MiB to the disk, with {limit_mib} MiB of memory")
-    with disk_directory() as directory, memory_limited(plan.limit_bytes) as group:
-        pull = Pull(store, "http", OBJECT, 2 * plan.n_bytes, directory / "to")
-        command = modelcache_command(pull)
-
+def _limit_memory(plan: Plan, pull: Pull, report: Report) -> None:
+    """Twice the object, with and without a limit of an eighth of that, page cache included."""
+    pulled_mib, limit_mib = pull.n_bytes >> 20, plan.limit_bytes >> 20
+    say(f"a pull of {pulled_mib} MiB with {limit_mib} MiB of memory")
+    command = modelcache_command(pull)
+    with memory_limited(plan.limit_bytes) as group:
         found = alternate(
             {
                 "unlimited": partial(pull.run, command),
@@ -150,7 +160,7 @@ def _limit_memory(plan: Plan, store: Store, report: Report) -> None:
         report.add("limited_oom_kills", group.n_oom_kills)
     report.add("limited_speed_vs_unlimited", ratio_of(found["limited"], found["unlimited"], _speed))
     rows = [(name, *_figures(report, name, usages)) for name, usages in found.items()]
-    report.tables.append(table((f"{2 * plan.n_bytes >> 20} MiB to disk", *USAGE_HEAD), rows))
+    report.tables.append(table((f"{pulled_mib} MiB, limit {limit_mib} MiB", *USAGE_HEAD), rows))
 
 
 def _speed(usage: Usage) -> float:

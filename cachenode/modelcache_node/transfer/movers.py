@@ -257,8 +257,10 @@ class Movers:
 
 
 def default_count(n_cores: int) -> int:
-    """One mover per two cores: the other half is for the origin's TLS, the disk and the pods."""
-    return max(1, min(MAX_MOVERS, n_cores // 2))
+    """One mover per two cores: the other half is for the origin's TLS, the disk and the pods.
+    Two at least, where there are two cores: one alone cannot decrypt what a fast line brings.
+    """
+    return max(min(2, n_cores), min(MAX_MOVERS, n_cores // 2))
 
 
 def default_limits(memory_bytes: int | None, count: int) -> MoverLimits:
