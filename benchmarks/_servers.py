@@ -89,7 +89,7 @@ def nginx_store(bucket: Path, state: Path, *, workers: int = 2) -> Iterator[Stor
     program = debian_program("nginx", "nginx-light")
     http_port, https_port = _free_port(), _free_port()
     _write_certificates(state)
-    (state / "list.xml").write_text(_listing(bucket))
+    (state / "list.xml").write_text(listing(bucket))
     (state / "nginx.conf").write_text(
         _CONFIG.format(
             # A master that is root would have its workers be nobody, who cannot read our files.
@@ -126,7 +126,7 @@ def _write_certificates(state: Path) -> None:
     certificate.private_key_and_cert_chain_pem.write_to_path(state / "server.pem")
 
 
-def _listing(bucket: Path) -> str:
+def listing(bucket: Path) -> str:
     """A ListObjectsV2 answer of up to a thousand objects."""
     objects = sorted(bucket.iterdir())
     return (

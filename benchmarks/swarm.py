@@ -1,0 +1,179 @@
+"""A swarm: agents on shaped links fetch one model from an origin with one node's rate.
+
+Each agent has a network namespace with a link that is shaped at both ends; the origin's link has
+the same rate. T* is the time that nothing can beat, from the goodput that one plain stream has on
+these links: max(F/U, F/d, (N-1)F/Σu), for F bytes, the origin's rate U, a node's download rate d
+and all uplinks Σu. Links are slow, so that the machine's cores are not the limit; how busy they
+were stands beside each result. The model is 256 files of one chunk each.
+"""
+
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from _flags import Flags, parse_flags, say
+from _installing import MissingToolError
+from _netlab import network_lab
+from _reports import Bar, Report, table
+from _rounds import best_of
+from _scratch import memory_directory
+from _swarm_rivals import BITTORRENT_GRID, BITTORRENT_QUICK_GRID, S5CMD_GRID, Rival
+from _swarm_runs import DIES_AT, JOINS_AT, SLOW_UPLINK, Bench, Outcome, Plan, Scenario
+
+FULL = Plan(256, 512 << 10, 5e6, (4, 8, 16), 8, rounds=3, is_quick=False)
+QUICK = Plan(64, 256 << 10, 5e6, (4,), 4, rounds=1, is_quick=True)
+#: A rival is stopped at so many times our own time: it is slower then, by at least as much.
+PATIENCE = 3.0
+#: The settings of rivals are chosen with this many nodes, with this much patience.
+GRID_NODES = 4
+GRID_PATIENCE = 8.0
+TIME_BAR, VARIANT_BAR, BYTES_BAR, REQUESTS_BAR = 1.20, 1.35, 1.05, 1.1
+HEAD = (
+    "swarm", "T* s", "last node s", "T / T*", "origin bytes / model", "requests / chunks",
+    "our CPU", "machine's CPU",
+)  # fmt: skip
+
+
+def main() -> None:
+    flags = parse_flags(__doc__.partition("\n")[0])
+    try:
+        _measure(flags).finish(flags)
+    except MissingToolError as e:
+        sys.exit(str(e))
+
+
+def _measure(flags: Flags) -> Report:
+    plan = QUICK if flags.quick else FULL
+    report = Report("swarm")
+    with memory_directory((max(plan.sizes) + 2) * plan.n_bytes) as directory, network_lab() as lab:
+        bench = Bench(plan, lab, directory)
+        links = bench.links
+        report.add("origin_mb_per_s", links.origin / 1e6)
+        report.add("node_mb_per_s", links.node / 1e6)
+        report.add("slow_uplink_mb_per_s", links.slow / 1e6)
+        found = _swarms(bench, report)
+        if not plan.is_quick:
+            _variants(bench, report)
+        _rivals(bench, report, found)
+    return report
+
+
+def _swarms(bench: Bench, report: Report) -> dict[int, float]:
+    """Plain swarms; the median time of the last node, by size."""
+    rows, found = [], {}
+    for size in bench.plan.sizes:
+        scenario = Scenario(f"{size} nodes", size)
+        outcomes = _rounds(bench, scenario)
+        rows.append(_row(bench, report, f"swarm_{size}", scenario, outcomes))
+        found[size] = statistics.median(one.last_s for one in outcomes)
+        if size >= 8:
+            report.bars += [
+                Bar(f"swarm_{size}_vs_ideal", at_most=TIME_BAR),
+                Bar(f"swarm_{size}_origin_bytes_vs_model", at_most=BYTES_BAR),
+                Bar(f"swarm_{size}_origin_requests_vs_chunks", at_most=REQUESTS_BAR),
+            ]
+    report.tables.append(table(HEAD, rows))
+    return found
+
+
+def _variants(bench: Bench, report: Report) -> None:
+    size = bench.plan.variant_size
+    variants = {
+        "slow": Scenario(f"{size}, one uplink at {SLOW_UPLINK:.0%}", size, SLOW_UPLINK),
+        "late": Scenario(f"{size}, one joins at {JOINS_AT:.0%} of T*", size, joins_at=JOINS_AT),
+        "killed": Scenario(f"{size}, one killed at {DIES_AT:.0%} of T*", size, dies_at=DIES_AT),
+        "throttled": Scenario(f"{size}, origin answers 429", size, is_throttled=True),
+    }
+    rows = []
+    for name, scenario in variants.items():
+        outcomes = _rounds(bench, scenario)
+        rows.append(_row(bench, report, name, scenario, outcomes))
+        report.bars.append(Bar(f"{name}_vs_ideal", at_most=VARIANT_BAR))
+        if name == "late":
+            ideal_s = max(
+                bench.ideal_s(scenario),
+                JOINS_AT * bench.ideal_s(scenario) + bench.plan.n_bytes / bench.links.node,
+            )
+            late_s = statistics.median(one.late_s for one in outcomes)
+            ratio = report.add("late_node_vs_its_ideal", late_s / ideal_s)
+            rows.append(
+                ("that node itself", f"{ideal_s:.1f}", f"{late_s:.1f}", f"{ratio:.2f}", *" " * 4)
+            )
+            report.bars.append(Bar("late_node_vs_its_ideal", at_most=VARIANT_BAR))
+        if name == "throttled":
+            throttled = statistics.median(one.asked.throttled for one in outcomes)
+            report.add("throttled_answers", throttled)
+    report.tables.append(table(HEAD, rows))
+
+
+def _rounds(bench: Bench, scenario: Scenario) -> list[Outcome]:
+    say(scenario.name)
+    outcomes = []
+    for _ in range(bench.plan.rounds):
+        outcomes.append(bench.run(scenario))
+        say(f"  {outcomes[-1].last_s:.1f} s, T* {bench.ideal_s(scenario):.1f} s")
+    return outcomes
+
+
+def _row(
+    bench: Bench, report: Report, name: str, scenario: Scenario, outcomes: Sequence[Outcome]
+) -> tuple[str, ...]:
+    plan, ideal_s = bench.plan, bench.ideal_s(scenario)
+    last_s = statistics.median(one.last_s for one in outcomes)
+    n_bytes = statistics.median(one.asked.n_bytes / plan.n_bytes for one in outcomes)
+    requests = statistics.median(one.asked.data_requests / plan.n_files for one in outcomes)
+    own_cpu = statistics.median(one.own_cpu for one in outcomes)
+    machine_cpu = statistics.median(one.machine_cpu for one in outcomes)
+    report.add(f"{name}_last_s", last_s)
+    report.add(f"{name}_ideal_s", ideal_s)
+    report.add(f"{name}_vs_ideal", last_s / ideal_s)
+    report.add(f"{name}_origin_bytes_vs_model", n_bytes)
+    report.add(f"{name}_origin_requests_vs_chunks", requests)
+    report.add(f"{name}_own_cpu", own_cpu)
+    report.add(f"{name}_machine_cpu", machine_cpu)
+    return (
+        scenario.name,
+        f"{ideal_s:.1f}",
+        f"{last_s:.1f}",
+        f"{last_s / ideal_s:.2f}",
+        f"{n_bytes:.3f}",
+        f"{requests:.2f}",
+        f"{own_cpu:.0%}",
+        f"{machine_cpu:.0%}",
+    )
+
+
+def _rivals(bench: Bench, report: Report, ours: dict[int, float]) -> None:
+    """Each rival at the best of its settings, against our median of the same run."""
+    plan = bench.plan
+    grids: dict[str, Sequence[Rival]] = {
+        "s5cmd": S5CMD_GRID,
+        "bittorrent": BITTORRENT_QUICK_GRID if plan.is_quick else BITTORRENT_GRID,
+    }
+    rows = []
+    for name, grid in grids.items():
+        say(f"{name}: the best settings with {GRID_NODES} nodes")
+        settings = {str(one): one for one in grid}
+        trials = {
+            label: partial(bench.rival_s, one, GRID_NODES, GRID_PATIENCE * ours[GRID_NODES])
+            for label, one in settings.items()
+        }
+        best = best_of(trials, lambda seconds: -seconds)
+        for size in plan.sizes:
+            patience_s = PATIENCE * ours[size]
+            found = [bench.rival_s(settings[best], size, patience_s) for _ in range(plan.rounds)]
+            seconds = statistics.median(found)
+            is_stopped = math.isinf(seconds)
+            shown_s = patience_s if is_stopped else seconds
+            report.add(f"{name}_{size}_last_s", shown_s)
+            ratio = report.add(f"{name}_{size}_times_ours", shown_s / ours[size])
+            sign = "> " if is_stopped else ""
+            rows.append((name, best, size, f"{sign}{shown_s:.1f}", f"{sign}{ratio:.2f}"))
+            report.bars.append(Bar(f"{name}_{size}_times_ours", at_least=1.0))
+    report.tables.append(table(("rival", "settings", "nodes", "last node s", "× ours"), rows))
+
+
+if __name__ == "__main__":
+    main()
