@@ -8,19 +8,23 @@ class Poller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._owners: dict[int, object] = {}
+        self._waiting: dict[int, tuple[object, int]] = {}
 
     def watch(self, fd: int, owner: object, *, for_write: bool) -> None:
-        events = select.EPOLLOUT if for_write else select.EPOLLIN
-        if fd in self._owners:
-            self._epoll.modify(fd, events)
+        """Cheap where nothing changes."""
+        wish = (owner, select.EPOLLOUT if for_write else select.EPOLLIN)
+        known = self._waiting.get(fd)
+        if known == wish:
+            return
+        if known is None:
+            self._epoll.register(fd, wish[1])
         else:
-            self._epoll.register(fd, events)
-        self._owners[fd] = owner
+            self._epoll.modify(fd, wish[1])
+        self._waiting[fd] = wish
 
     def forget(self, fd: int) -> None:
-        if self._owners.pop(fd, None) is not None:
+        if self._waiting.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def poll(self, timeout_s: float) -> list[object]:
-        return [self._owners[fd] for fd, _ in self._epoll.poll(timeout_s)]
+        return [self._waiting[fd][0] for fd, _ in self._epoll.poll(timeout_s)]
