@@ -151,7 +151,8 @@ async def test_promise_nothing_is_evicted_before_the_report(
             allow_any_disk=True,
             node_name="n1",  # in a cluster, where a plugin mounts
         )
-        await app._serve_local(options, await app._open_cache(options, stack), stack)
+        _, _, cache = await app._open_cache(options, stack)
+        await app._serve_local(options, cache, stack)
         refused = await asyncio.to_thread(node.cli, *another)
         assert refused.returncode == 75
         assert "before the CSI plugin has reported" in refused.stderr

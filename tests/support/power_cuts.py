@@ -118,8 +118,10 @@ class Recorder:
             self._names[node] = {}
             self._add("name", found[0], found[1], node)
 
-    def linked(self, _: None, source: Any, target: Any, **__: Any) -> None:
-        origin, found = self._node(source), self._node(target)
+    def linked(
+        self, _: None, source: Any, target: Any, *, dst_dir_fd: int | None = None, **__: Any
+    ) -> None:
+        origin, found = self._node(source), self._node(target, dst_dir_fd)
         if origin and found and origin[2]:
             self._add("name", found[0], found[1], origin[2])
 

@@ -10,7 +10,7 @@ Guarantees:
 """
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -36,6 +36,7 @@ from modelcache_node.caching.eviction import Held
 from modelcache_node.caching.fetches import Fetch
 from modelcache_node.caching.listings import ListingBudget
 from modelcache_node.caching.proving import Proving
+from modelcache_node.caching.removing import Removals
 from modelcache_node.caching.reporting import Facts, Failure, report_revision
 from modelcache_node.caching.resolving import Resolution, resolve
 from modelcache_node.caching.waiting import Waiting
@@ -80,7 +81,10 @@ class Cache:
         self._version = version
         self.listings = ListingBudget()
         self._proving = Proving(store, movers, now=now, max_age_s=proof_max_age_s)
-        self._capacity = Capacity(store, limit_bytes=capacity_bytes, held=self._held)
+        self._removals = Removals(store, self._is_held)
+        self._capacity = Capacity(
+            store, limit_bytes=capacity_bytes, held=self._held, remove=self._removals.remove
+        )
         self._fetches: dict[str, Fetch] = {}
         self._failures: OrderedDict[str, Failure] = OrderedDict()
         self._waiting = Waiting(now)
@@ -106,6 +110,12 @@ class Cache:
         resolution = await resolve(
             objects, self._movers, namespace=hello.namespace, ca_pem=hello.ca_pem
         )
+        async with self._removals.kept(resolution.manifest.revision):
+            return await self._join(hello, resolution, objects)
+
+    async def _join(
+        self, hello: Hello, resolution: Resolution, objects: Sequence[ListedObject]
+    ) -> Joined:
         revision = await asyncio.to_thread(self._store.revisions.put_manifest, resolution.manifest)
         await self._proving.note(hello, resolution, objects)
         fetch = self._fetches.get(revision)
@@ -171,21 +181,12 @@ class Cache:
     async def _try_lease(self, volume_id: str, wish: LeaseRequest) -> LeaseAnswer:
         proof = self._proving.proof_of(wish)
         refusal = self._proving.refusal(proof) if proof else None
+        revision = proof.revision if proof else None
         is_usable = proof is not None and not proof.is_provisional and refusal is None
-        if proof is None or not is_usable or not self._store.is_complete(proof.revision):
+        if not (revision and is_usable and await self._put_lease(volume_id, wish, revision)):
             if self._waiting.want(volume_id, wish):
                 self._pulse()
-            return refusal or self._not_yet(proof.revision if proof else None)
-        revision = proof.revision
-        await asyncio.to_thread(
-            self._store.index.put_lease,
-            volume_id,
-            revision=revision,
-            namespace=wish.namespace,
-            pod_name=wish.pod_name,
-            pod_uid=wish.pod_uid,
-            at=self._now(),
-        )
+            return refusal or self._not_yet(revision)
         if self._waiting.forget(volume_id):
             self._pulse()
         return LeaseAnswer(
@@ -195,6 +196,22 @@ class Cache:
             revision=revision,
             tree=tree_path(revision),
         )
+
+    async def _put_lease(self, volume_id: str, wish: LeaseRequest, revision: str) -> bool:
+        """Write a lease of a complete revision; False where it is not complete."""
+        async with self._removals.kept(revision):
+            if not self._store.is_complete(revision):
+                return False
+            await asyncio.to_thread(
+                self._store.index.put_lease,
+                volume_id,
+                revision=revision,
+                namespace=wish.namespace,
+                pod_name=wish.pod_name,
+                pod_uid=wish.pod_uid,
+                at=self._now(),
+            )
+            return True
 
     def _not_yet(self, revision: str | None) -> LeaseAnswer:
         if revision is None or revision not in self._store.revisions.revisions():
@@ -276,7 +293,8 @@ class Cache:
         if report.leases or report.pinned or revision in self._fetches:
             why = "leased" if report.leases else "pinned" if report.pinned else "being fetched"
             raise InvalidRequestError(f"{revision} is {why}; it cannot be evicted")
-        await asyncio.to_thread(self._store.delete, revision)
+        if not await self._removals.remove(revision):
+            raise InvalidRequestError(f"{revision} has just been asked for; it cannot be evicted")
         self._pulse()
         return report.model_copy(update={"bytes_present": 0, "reason": Reason.EVICTED})
 
@@ -357,7 +375,7 @@ class Cache:
 
     def _held(self) -> Iterator[Held]:
         """Revisions of this node as evictions see them."""
-        leases = Counter(self._store.index.leases.values())
+        leased = set(self._store.index.leases.values())
         for revision in self._store.revisions.revisions():
             blobs = self._store.revisions.manifest(revision).blobs
             yield Held(
@@ -365,10 +383,12 @@ class Cache:
                 {key: self._store.blobs.allocated_bytes(key) for key in blobs},
                 self._store.index.last_used.get(revision, 0.0),
                 is_wished=revision in self._wishes,
-                is_held=bool(leases[revision])
-                or self._is_pinned(revision)
-                or revision in self._fetches,
+                is_held=revision in leased or self._removals.is_kept(revision),
             )
+
+    def _is_held(self, revision: str) -> bool:
+        is_leased = revision in self._store.index.leases.values()
+        return is_leased or self._is_pinned(revision) or revision in self._fetches
 
     def _is_pinned(self, revision: str) -> bool:
         return revision in self._store.index.pins or self._wishes.get(revision, False)

@@ -9,7 +9,7 @@ Guarantees:
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from modelcache_api.errors import InsufficientCapacityError
@@ -30,12 +30,20 @@ class Capacity:
     """Reservations and evictions of one node. Used from one event loop."""
 
     def __init__(
-        self, store: Store, *, limit_bytes: int | None, held: Callable[[], Iterable[Held]]
+        self,
+        store: Store,
+        *,
+        limit_bytes: int | None,
+        held: Callable[[], Iterable[Held]],
+        remove: Callable[[str], Awaitable[bool]],
     ) -> None:
-        """`held` tells the revisions that are here, with what holds them."""
+        """`held` tells the revisions that are here, with what holds them; `remove` removes one,
+        unless something holds it by then.
+        """
         self._store = store
         self._limit_bytes = limit_bytes
         self._held = held
+        self._remove = remove
         self._reserved: dict[str, dict[str, int]] = {}
         self._making_room = asyncio.Lock()
         self.evictions_allowed = False
@@ -99,18 +107,19 @@ class Capacity:
                 _LOG.warning("the disk is full and nothing can be evicted: %s", e)
 
     async def _make_room(self, missing_bytes: int, manifest: Manifest) -> None:
-        taken_bytes = self.used_bytes + self.reserved_bytes
-        excess_bytes = taken_bytes + missing_bytes - self.capacity_bytes
-        if excess_bytes <= 0:
-            return
-        try:
-            await self._evict(excess_bytes)
-        except InsufficientCapacityError as e:
-            raise InsufficientCapacityError(
-                f"the model has {manifest.size_bytes} bytes, {missing_bytes} of them not on this "
-                f"node, where {taken_bytes} of {self.capacity_bytes} bytes are taken: {e}; give "
-                "the node more disk, or unpin or delete models"
-            ) from e
+        while True:  # again, where something was leased while others went
+            taken_bytes = self.used_bytes + self.reserved_bytes
+            excess_bytes = taken_bytes + missing_bytes - self.capacity_bytes
+            if excess_bytes <= 0:
+                return
+            try:
+                await self._evict(excess_bytes)
+            except InsufficientCapacityError as e:
+                raise InsufficientCapacityError(
+                    f"the model has {manifest.size_bytes} bytes, {missing_bytes} of them not on "
+                    f"this node, where {taken_bytes} of {self.capacity_bytes} bytes are taken: "
+                    f"{e}; give the node more disk, or unpin or delete models"
+                ) from e
 
     async def _evict(self, needed_bytes: int) -> None:
         if not self.evictions_allowed:
@@ -118,5 +127,5 @@ class Capacity:
                 "nothing may be evicted before the CSI plugin has reported this node's mounts"
             )
         for revision in choose_evictions(self._held(), needed_bytes=needed_bytes):
-            _LOG.info("evicting %s", revision)
-            await asyncio.to_thread(self._store.delete, revision)
+            if await self._remove(revision):
+                _LOG.info("evicted %s", revision)

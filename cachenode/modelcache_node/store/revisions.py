@@ -6,13 +6,14 @@
     revisions/<64 hex>/tree/           directories 0555, files 0444: what a pod gets
 
 A tree appears by rename, after every directory of it was synced; a revision goes by one rename
-into the trash. Used by one thread at a time per revision.
+into the trash. Manifests may come from several threads; else used by one at a time per revision.
 """
 
 import hashlib
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -46,6 +47,7 @@ class RevisionStore:
         self._data_path = data_path
         self._manifests: dict[str, Manifest] = {}
         self._published: set[str] = set()
+        self._putting = threading.Lock()
 
     @disk_errors()
     def scan(self) -> None:
@@ -81,11 +83,12 @@ class RevisionStore:
     def put_manifest(self, manifest: Manifest) -> str:
         """Keep a manifest, durably; return its revision. Idempotent."""
         revision = manifest.revision
-        if revision not in self._manifests:
-            folder = self._folder(revision)
-            ensure_dir(folder)
-            write_file(folder / _MANIFEST, manifest.canonical(), 0o444)
-            self._manifests[revision] = manifest
+        with self._putting:
+            if revision not in self._manifests:
+                folder = self._folder(revision)
+                ensure_dir(folder)
+                write_file(folder / _MANIFEST, manifest.canonical(), 0o444)
+                self._manifests[revision] = manifest
         return revision
 
     @disk_errors()
@@ -93,7 +96,8 @@ class RevisionStore:
         """Build the tree of a revision whose blobs are all sealed; return its path. Idempotent."""
         folder = self._folder(revision)
         tree = folder / _TREE
-        if revision in self._published:
+        if revision in self._published or tree.is_dir():  # withdrawn, and then not deleted
+            self._published.add(revision)
             return tree
         staged = folder / f"{_STAGED}{secrets.token_hex(4)}"
         self._build(staged, self.manifest(revision))
@@ -101,6 +105,10 @@ class RevisionStore:
         sync_dir(folder)
         self._published.add(revision)
         return tree
+
+    def withdraw(self, revision: str) -> None:
+        """From now on nobody is given the revision's tree; `delete` it next. Touches no disk."""
+        self._published.discard(revision)
 
     @disk_errors()
     def delete(self, revision: str) -> Path | None:

@@ -89,11 +89,17 @@ class WriteBehind:
         while self._dirty_bytes > self._dirty_limit or len(self._dirty) > MAX_WINDOWS:
             self._finish_oldest()
 
-    def close(self) -> None:
+    def let_go(self) -> None:
+        """Close every file; the kernel goes on writing what it was handed.
+
+        For when nothing is under way: a file that is open keeps its disk blocks although it was
+        deleted, so one that was evicted would make no room.
+        """
         for file, _, _ in (*self._dirty, *self._cached):
             file.release()
         self._dirty.clear()
         self._cached.clear()
+        self._dirty_bytes = self._cached_bytes = 0
 
     def _finish_oldest(self) -> None:
         file, offset, n_bytes = self._dirty.popleft()

@@ -239,6 +239,8 @@ class Worker:
                 connection.close()
                 self._fail(assignment, RangeFailedError(FailureKind.UNAVAILABLE, reason))
                 self._end(connection)
+        if not self._pending and all(one.assignment is None for one in self._connections):
+            self._behind.let_go()
         self._tell_usage()
 
     @property

@@ -12,6 +12,7 @@ from modelcache_api.errors import InsufficientCapacityError
 from modelcache_api.manifest import Manifest
 from modelcache_node.caching.capacity import HIGH_WATERMARK, LOW_WATERMARK, Capacity
 from modelcache_node.caching.eviction import Held
+from modelcache_node.caching.removing import Removals
 from modelcache_node.store.store import Store
 from support.store_models import content, fetch, fetch_blob, file_of, open_store
 
@@ -38,7 +39,10 @@ class Node:
         self.store = store
         self.is_held: set[str] = set()
         limit_bytes = None if n_blocks is None else n_blocks * BLOCK
-        self.capacity = Capacity(store, limit_bytes=limit_bytes, held=self._held)
+        self.removals = Removals(store, lambda revision: revision in self._held_revisions())
+        self.capacity = Capacity(
+            store, limit_bytes=limit_bytes, held=self._held, remove=self.removals.remove
+        )
         self.capacity.allow_evictions()
 
     def _held(self) -> Iterator[Held]:
@@ -47,6 +51,9 @@ class Node:
             if model.revision in self.store.revisions.revisions():
                 sizes = {key: self.store.blobs.allocated_bytes(key) for key in model.blobs}
                 yield Held(model.revision, sizes, float(at), is_held=name in self.is_held)
+
+    def _held_revisions(self) -> set[str]:
+        return {MODELS[name].revision for name in self.is_held}
 
     def brings(self, *names: str) -> None:
         for name in names:

@@ -93,6 +93,21 @@ async def test_a_worker_stays_small_however_large_the_model(origin):
     assert peak_kib < 40 * KIB
 
 
+@pytest.mark.parametrize("keep_cached_bytes", [None, 64 * MIB])
+async def test_an_idle_mover_keeps_no_file_open(origin, target, keep_cached_bytes):
+    """Else a file that is evicted would keep its blocks, and a full disk stay full."""
+    origin.put("models/a", bytes(MIB))
+    limits = LIMITS._replace(keep_cached_bytes=keep_cached_bytes)
+    async with Movers(count=1, limits=limits) as movers:
+        await movers.fetch(request_for(origin, "models/a", target, 0, MIB))
+        (worker,) = movers.worker_pids
+        await until(lambda: target not in open_files(worker))
+
+
+def open_files(pid):
+    return {one.readlink() for one in Path(f"/proc/{pid}/fd").iterdir() if one.is_symlink()}
+
+
 async def test_movers_end_with_their_context_and_are_reaped(movers):
     async with Movers(count=2) as others:
         pids = others.worker_pids
