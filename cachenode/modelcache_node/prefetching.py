@@ -110,7 +110,8 @@ class Prefetch:
         source = GrantedSource(self._options)
         objects = await source.objects()
         async with _connect(self._agent) as socket:
-            await socket.send_str(self._hello.wire())
+            hello = self._hello.model_copy(update={"layout": source.layout})
+            await socket.send_str(hello.wire())
             for batch in _batches(objects):
                 await socket.send_str(Objects(objects=batch).wire())
             await socket.send_str(ListingEnd(n_objects=len(objects)).wire())

@@ -91,7 +91,14 @@ class Puller:
         objects = await source.objects()
         ca_file = self._options.ca_file
         ca_pem = ca_file.read_text() if ca_file else None
-        resolution = await resolve(objects, self._movers, namespace="", ca_pem=ca_pem)
+        resolution = await resolve(
+            objects,
+            self._movers,
+            namespace="",
+            ca_pem=ca_pem,
+            layout=source.layout,
+            expected=self._options.expected,
+        )
         manifest = resolution.manifest
         revision = store.revisions.put_manifest(manifest)
         try:
@@ -151,8 +158,8 @@ class Puller:
     def _present(self, store: Store, manifest: Manifest) -> None:
         """Link every file of the published tree to its place in the directory."""
         tree = store.revisions.publish(manifest.revision)
-        for file in manifest.files:
-            _link(tree / file.path, self._to / file.path)
+        for path, _ in manifest.tree():
+            _link(tree / path, self._to / path)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -5,23 +5,26 @@ bytes of their path::
 
     {"files":[{"blob":"<64 hex>","checksum":"md5:<32 hex>","path":"a/b","size":1}],"version":1}
 
-``checksum`` is left out where the origin states none. A revision is ``sha256:`` and the SHA-256
-of that form; equal listings give equal bytes, on every node.
+``checksum`` is left out where the origin states none. Version 2 adds ``"layout"`` (see `layouts`),
+and is written only where there is one, so that a plain revision keeps its name. A revision is
+``sha256:`` and the SHA-256 of that form; equal listings give equal bytes, on every node.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
 from modelcache_api.errors import InvalidRequestError
 from modelcache_api.file_paths import check_distinct, check_path
+from modelcache_api.layouts import HubLayout, presented
 from modelcache_api.names import blob_hex
 
 VERSION = 1
+VERSION_WITH_LAYOUT = 2
 #: Files of one revision. Arbitrary, ten times the largest model repository known to us.
 MAX_FILES = 100_000
 #: Bytes of one file: S3's largest object is 50 TB; arbitrary, above it.
@@ -86,9 +89,10 @@ class Manifest:
     """The files of a revision, checked and in canonical order. Make it with `of` or `parse`."""
 
     files: tuple[File, ...]
+    layout: HubLayout | None = None
 
     @classmethod
-    def of(cls, files: Iterable[File]) -> Self:
+    def of(cls, files: Iterable[File], layout: HubLayout | None = None) -> Self:
         """Raises InvalidRequestError or UnsafePathError: not a manifest that a node may hold."""
         ordered = tuple(sorted(files, key=lambda f: f.path.encode(errors="surrogatepass")))
         if not 0 < len(ordered) <= MAX_FILES:
@@ -99,24 +103,33 @@ class Manifest:
             if not 0 <= file.size_bytes <= MAX_FILE_BYTES:
                 raise InvalidRequestError(f"{file.path!r} has an impossible size")
         check_distinct(file.path for file in ordered)
-        return cls(ordered)
+        if layout is not None:
+            layout.check()
+            for path, _ in presented(ordered, layout):
+                check_path(path)
+        return cls(ordered, layout)
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Raises InvalidRequestError: `raw` is not the canonical form of a manifest."""
         try:
             document = json.loads(raw)
-            manifest = cls.of(_parse_file(entry) for entry in document["files"])
+            stated = document.get("layout")
+            layout = HubLayout.parse(stated) if stated is not None else None
+            manifest = cls.of((_parse_file(entry) for entry in document["files"]), layout)
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise InvalidRequestError(f"not a manifest: {e}") from e
         if manifest.canonical() != raw:
-            raise InvalidRequestError("not a manifest in canonical form of version 1")
+            raise InvalidRequestError("not a manifest in canonical form of version 1 or 2")
         return manifest
 
     def canonical(self) -> bytes:
-        files = [_as_json(file) for file in self.files]
+        document: dict[str, Any] = {"files": [_as_json(file) for file in self.files]}
+        document["version"] = VERSION_WITH_LAYOUT if self.layout else VERSION
+        if self.layout:
+            document["layout"] = self.layout.as_json()
         return json.dumps(
-            {"files": files, "version": VERSION},
+            document,
             ensure_ascii=False,
             sort_keys=True,
             separators=(",", ":"),
@@ -125,6 +138,10 @@ class Manifest:
     @property
     def revision(self) -> str:
         return "sha256:" + hashlib.sha256(self.canonical()).hexdigest()
+
+    def tree(self) -> Iterator[tuple[str, File | bytes]]:
+        """Every path that a reader sees, with the file that is there, or the bytes."""
+        return presented(self.files, self.layout)
 
     @property
     def size_bytes(self) -> int:

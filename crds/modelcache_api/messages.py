@@ -26,6 +26,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
+from modelcache_api.layouts import HubLayout
 from modelcache_api.listing import (
     MAX_OBJECTS_PER_MESSAGE,
     Integrity,
@@ -79,6 +80,8 @@ class Hello(Message):
     `namespace` is honoured on the unix socket only; a Job's is that of its token. `request` is
     the operator's name for what it asked, echoed in the proof. With `renews` nothing is fetched:
     the session ends with Proved once the namespace's access to that revision is proved again.
+    `layout` is how the tree shall look, None: as the source; a revision other than `expected` is
+    refused.
     """
 
     type: Literal["Hello"] = "Hello"
@@ -89,6 +92,8 @@ class Hello(Message):
     request: str = Field(default="", max_length=64)
     ca_pem: str | None = Field(default=None, max_length=MAX_CA_PEM_BYTES)
     renews: Revision | None = None
+    layout: HubLayout | None = None
+    expected: Revision | None = None
 
 
 class RenewalWish(Message):

@@ -106,6 +106,23 @@ class Placement(ApiModel):
     the node first asks."""
 
 
+class Layout(StrEnum):
+    """How files lie in the volume."""
+
+    PLAIN = "plain"
+    HF = "hf"
+
+
+class Verify(ApiModel):
+    """What the source must be; else it is refused before anything is fetched."""
+
+    expected_digest: Revision | None = None
+    """The revision that the source must have, sha256:… as status.revision says it."""
+
+    safetensors_only: bool = False
+    """Refuse files that can run code when they are loaded, such as .bin, .pt and .pkl."""
+
+
 class Retention(ApiModel):
     """How long nodes keep the model."""
 
@@ -116,6 +133,15 @@ class Retention(ApiModel):
 class ModelCacheSpec(ApiModel):
     """What the user wants."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.layout) || self.layout != 'hf' || self.source.uri.startsWith('hf://')",
+                "the layout hf is of hf:// sources alone",
+            )
+        )
+    )
+
     source: Source
     """What to cache."""
 
@@ -124,6 +150,13 @@ class ModelCacheSpec(ApiModel):
 
     retention: Retention = Retention()
     """How long to keep it."""
+
+    layout: Layout = Layout.PLAIN
+    """plain: as in the source. hf: as Hugging Face's cache, models--org--name/snapshots/…, for
+    programs that are given org/name and HF_HUB_CACHE set to the mount."""
+
+    verify: Verify = Verify()
+    """What the source must be."""
 
 
 class NodeCounts(ApiModel):

@@ -108,7 +108,12 @@ class Cache:
         Raises what `resolve` raises.
         """
         resolution = await resolve(
-            objects, self._movers, namespace=hello.namespace, ca_pem=hello.ca_pem
+            objects,
+            self._movers,
+            namespace=hello.namespace,
+            ca_pem=hello.ca_pem,
+            layout=hello.layout,
+            expected=hello.expected,
         )
         async with self._removals.kept(resolution.manifest.revision):
             return await self._join(hello, resolution, objects)

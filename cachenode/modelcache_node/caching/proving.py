@@ -11,7 +11,9 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from modelcache_api.errors import NotProvedError
+from modelcache_api.layouts import HubLayout
 from modelcache_api.listing import ListedObject
+from modelcache_api.manifest import Manifest
 from modelcache_api.messages import (
     Hello,
     LeaseAnswer,
@@ -74,11 +76,15 @@ class Proving:
             NotProvedError: this node has not the bytes to compare with.
         """
         revision = hello.renews or ""
-        resolution = await resolve(
-            objects, self._movers, namespace=hello.namespace, ca_pem=hello.ca_pem
-        )
         index, revisions = self._store.index, self._store.revisions
         of_it = revisions.manifest(revision) if revision in revisions.revisions() else None
+        resolution = await resolve(
+            objects,
+            self._movers,
+            namespace=hello.namespace,
+            ca_pem=hello.ca_pem,
+            layout=_same_layout(of_it, hello.layout),
+        )
         known = [
             proof
             for proof in index.proofs
@@ -120,3 +126,13 @@ class Proving:
             is_provisional=int(is_provisional),
         )
         await asyncio.to_thread(self._store.index.put_proof, proof)
+
+
+def _same_layout(of_it: Manifest | None, now: HubLayout | None) -> HubLayout | None:
+    """The layout of the revision that is renewed, where its source still is at that commit.
+
+    A renewal asks for no layout: it is the source that is read again, whatever its tree looks like.
+    """
+    if of_it is None or of_it.layout is None:
+        return now
+    return of_it.layout

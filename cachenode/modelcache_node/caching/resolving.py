@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from modelcache_api.blob_key import Place, blob_key, is_content_key
 from modelcache_api.errors import InvalidRequestError, InvalidSourceError, ModelCacheError
+from modelcache_api.layouts import HubLayout
 from modelcache_api.listing import ListedObject, ObjectGrant
 from modelcache_api.manifest import Checksum, File, Manifest
 from modelcache_node.caching.roots import root_of
@@ -79,9 +80,15 @@ class Resolution:
 
 
 async def resolve(
-    objects: Sequence[ListedObject], movers: Movers, *, namespace: str, ca_pem: str | None
+    objects: Sequence[ListedObject],
+    movers: Movers,
+    *,
+    namespace: str,
+    ca_pem: str | None,
+    layout: HubLayout | None = None,
+    expected: str | None = None,
 ) -> Resolution:
-    """Probe every object and build the revision.
+    """Probe every object and build the revision; one that is not `expected` is refused.
 
     Raises:
         SourceChangedError: an object is not what was listed; list anew.
@@ -118,7 +125,12 @@ async def resolve(
     except ExceptionGroup as e:
         raise e.exceptions[0] from e
     found = [task.result() for task in probes]
-    manifest = Manifest.of(source.file for source in found)
+    manifest = Manifest.of((source.file for source in found), layout)
+    if expected is not None and manifest.revision != expected:
+        raise InvalidSourceError(
+            f"the source is {manifest.revision}, and {expected} was expected: it changed, or it is "
+            "not what it should be"
+        )
     by_path = {source.file.path: source for source in found}
     sources = {blob: by_path[file.path] for blob, file in manifest.blobs.items()}
     root = root_of((source.file.path, source.place) for source in found)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from modelcache_api.layouts import LAYOUTS, PLAIN
 from modelcache_node.transfer.rules import Network, parse_network
 
 #: `pull` and `prefetch` give up after this long without progress.
@@ -89,6 +90,18 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     source.add_argument(
         "--exclude", action="append", default=[], metavar="GLOB", help="leave these out; repeatable"
+    )
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default=PLAIN,
+        help="hf: as Hugging Face's cache (default %(default)s)",
+    )
+    parser.add_argument(
+        "--expect-revision", metavar="REVISION", help="refuse a source that is another"
+    )
+    parser.add_argument(
+        "--safetensors-only", action="store_true", help="refuse files that run code when loaded"
     )
     _add_access(parser)
 

@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
             model_cache=args.model_cache,
             model_cache_uid=args.model_cache_uid,
             request=args.request,
+            expected=options.expected,
             ca_pem=options.ca_file.read_text() if options.ca_file else None,
         ),
         on_progress=show,

@@ -16,6 +16,9 @@ def source_options(args: argparse.Namespace) -> SourceOptions:
         region=args.region,
         include=tuple(args.include),
         exclude=tuple(args.exclude),
+        layout=args.layout,
+        expected=args.expect_revision,
+        safetensors_only=args.safetensors_only,
     )
 
 

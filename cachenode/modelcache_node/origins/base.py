@@ -4,12 +4,14 @@ import fnmatch
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from modelcache_api.errors import EmptySourceError, InvalidSourceError
 from modelcache_api.file_paths import check_distinct, check_path
+from modelcache_api.layouts import PLAIN, HubLayout
 from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import MAX_FILES, Checksum
+from modelcache_node.origins.pickles import refuse_pickles
 
 #: Objects looked at of one source, those that filters leave out included: a listing comes in pages
 #: of 1,000, and this many take minutes. Arbitrary.
@@ -36,6 +38,9 @@ class SourceOptions:
         grant_s: How long a grant is asked to hold.
         requester_pays: Have the reader's account pay (S3, GCS).
         page_size: Objects asked for per page of a listing; S3 and GCS give 1000 at most.
+        layout: How the tree shall look, of `layouts.LAYOUTS`.
+        expected: The revision that the source must have; None takes what is there.
+        safetensors_only: Refuse files that run code when they are loaded.
         virtual_hosts: At a custom S3 endpoint, write the bucket into the host name.
     """
 
@@ -51,6 +56,9 @@ class SourceOptions:
     page_size: int = 1000
     requester_pays: bool = False
     virtual_hosts: bool = False
+    layout: str = PLAIN
+    expected: str | None = None
+    safetensors_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,19 @@ class SourceObject:
     size_bytes: int
     validator: str
     checksum: Checksum | None = None
+
+
+@runtime_checkable
+class HubLike(Protocol):
+    """An origin whose listing is a repository at one commit."""
+
+    def layout(self) -> HubLayout:
+        """Of what `objects` listed.
+
+        Raises:
+            InvalidSourceError: not of a part of a repository.
+        """
+        ...
 
 
 class Origin(Protocol):
@@ -129,4 +150,6 @@ async def list_source(origin: Origin, options: SourceOptions) -> list[SourceObje
             + (f" that include/exclude leave in ({n_seen} were listed)" if n_seen else "")
         )
     check_distinct(listed.path for listed in selected)
+    if options.safetensors_only:
+        refuse_pickles(listed.path for listed in selected)
     return selected

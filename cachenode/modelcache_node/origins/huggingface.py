@@ -33,6 +33,7 @@ from modelcache_api.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from modelcache_api.layouts import HubLayout
 from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
 from modelcache_api.schemes import SECRET_KEYS
@@ -83,10 +84,11 @@ class HuggingFaceOrigin:
         self._endpoint = endpoint
         self._token = token
         self._repository = repository
+        self._at = ""
         self._api = HfApi(endpoint=endpoint, token=token or False)
 
     async def objects(self) -> AsyncIterator[SourceObject]:
-        commit = await asyncio.to_thread(self._commit)
+        self._at = commit = await asyncio.to_thread(self._commit)
         files = self._files(commit)
         while batch := await asyncio.to_thread(self._take, files):
             for listed in batch:
@@ -97,6 +99,15 @@ class HuggingFaceOrigin:
     async def grant(self, listed: SourceObject) -> ObjectGrant:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         return ObjectGrant(url=listed.key, headers=headers)
+
+    def layout(self) -> HubLayout:
+        """See `base.HubLike`: also ``main`` is found offline, whatever the URI names."""
+        if self._repository.folder:
+            raise InvalidSourceError("the layout hf is of whole repositories, not of a folder")
+        revision = self._repository.revision
+        named = (revision,) if revision and revision not in ("main", self._at) else ()
+        kind = f"{self._repository.kind}s"
+        return HubLayout(kind, self._repository.name, self._at, ("main", *named))
 
     def _commit(self) -> str:
         with self._translated():

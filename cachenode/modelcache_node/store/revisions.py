@@ -28,6 +28,7 @@ from modelcache_node.store.files import (
     open_dir,
     remove_tree,
     sync_dir,
+    write_at,
     write_file,
 )
 
@@ -133,6 +134,9 @@ class RevisionStore:
             if isinstance(entry, str):
                 self._link(entry, name, fd)
                 continue
+            if isinstance(entry, bytes):
+                _write_new(entry, name, fd)
+                continue
             os.mkdir(name, 0o755, dir_fd=fd)
             with open_dir(name, fd) as below:
                 self._fill(below, entry)
@@ -151,22 +155,34 @@ class RevisionStore:
         return self._root / revision_hex(revision)
 
 
-#: What a folder holds, by name: the blob of a file, or another folder.
-_Folder: TypeAlias = "dict[str, str | _Folder]"
+#: What a folder holds, by name: the blob of a file, a file's bytes, or another folder.
+_Folder: TypeAlias = "dict[str, str | bytes | _Folder]"
 
 
 def _nested(manifest: Manifest) -> _Folder:
     """A manifest's paths as folders; they were checked when it was made."""
     root: _Folder = {}
-    for file in manifest.files:
-        *parents, name = file.path.split("/")
+    for path, content in manifest.tree():
+        *parents, name = path.split("/")
         folder = root
         for parent in parents:
             below = folder.setdefault(parent, {})
             assert isinstance(below, dict)  # no name is a file and a folder
             folder = below
-        folder[name] = file.blob
+        folder[name] = content if isinstance(content, bytes) else content.blob
     return root
+
+
+def _write_new(content: bytes, name: str, dir_fd: int) -> None:
+    """A file that is the layout's own, not the source's."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, _FILE_MODE, dir_fd=dir_fd)
+    try:
+        write_at(fd, content, 0)
+        os.fchmod(fd, _FILE_MODE)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _read_manifest(folder: Path) -> Manifest | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from modelcache_api.model_cache import ModelCache
+from modelcache_api.model_cache import Layout, ModelCache, ModelCacheSpec
 from modelcache_api.names import (
     AGENT_AUDIENCE,
     ANNOTATION_MODEL_CACHE,
@@ -293,6 +293,16 @@ def _arguments(model_cache: ModelCache, wish: JobWish, settings: JobSettings) ->
     arguments += access_arguments(source)
     arguments += [f"--include={pattern}" for pattern in source.include]
     arguments += [f"--exclude={pattern}" for pattern in source.exclude]
+    return arguments + _shape_arguments(model_cache.spec)
+
+
+def _shape_arguments(spec: ModelCacheSpec) -> list[str]:
+    """How the model shall look, and what it must be."""
+    arguments = [] if spec.layout is Layout.PLAIN else [f"--layout={spec.layout}"]
+    if spec.verify.expected_digest:
+        arguments.append(f"--expect-revision={spec.verify.expected_digest}")
+    if spec.verify.safetensors_only:
+        arguments.append("--safetensors-only")
     return arguments
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from modelcache_api.cache_node import Proof
 from modelcache_api.model_cache import ModelCache
@@ -21,9 +22,10 @@ _REQUEST_DIGITS = 20
 
 
 def request_of(model_cache: ModelCache) -> str:
-    source = model_cache.spec.source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    identity = {
-        "source": source,  # without defaults: a field of a later version must not change it
+    # without defaults: a field of a later version must not change it
+    spec = model_cache.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    identity: dict[str, Any] = {
+        **{name: spec[name] for name in ("source", "layout", "verify") if name in spec},
         "refresh": model_cache.metadata.annotations.get(REFRESH_ANNOTATION, ""),
     }
     raw = json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()
