@@ -22,7 +22,7 @@ from modelcache_api.names import (
 )
 from modelcache_operator.kube.client import CACHE_NODES, JOBS, MODEL_CACHES, NODES, Kind, KubeError
 from modelcache_operator.planning.renewal_jobs import ROLE_PROVE
-from support.cluster_objects import REVISION, START, after, held, node, stamp
+from support.cluster_objects import REVISION, SIZE_BYTES, START, after, held, node, stamp
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -48,6 +48,8 @@ class SimulatedCluster:
         self.now_s = 0.0
         self.calls: Counter[str] = Counter()
         self.revision = REVISION
+        #: Of ModelCaches, by name, that have another source than the rest.
+        self.revisions: dict[str, str] = {}
         self.failure: Object | None = None
         self.refusal: str | None = None
         self.agents: dict[str, Agent] = {}
@@ -138,6 +140,7 @@ class SimulatedCluster:
 
     async def create_job(self, manifest: Object) -> Object | None:
         self.calls["create_job"] += 1
+        self.calls[f"create_job of {manifest['metadata']['labels'][LABEL_ROLE]}"] += 1
         if self.refusal:
             raise KubeError("POST", status=403, words=self.refusal)
         meta = manifest["metadata"]
@@ -205,12 +208,13 @@ class SimulatedCluster:
             self._put(JOBS, job | {"status": {"active": 1, "ready": 1}})
         elif self.failure:
             self._end_job(job, "PodFailurePolicy", said=self.failure["said"])
-        elif self.revision not in agent.models:
-            agent.models[self.revision] = held(self.revision, "Fetching")
+        elif (revision := self._revision_of(job)) not in agent.models:
+            _make_room(agent)
+            agent.models[revision] = held(revision, "Fetching")
             self._prove(agent, job)
         else:
             self._prove(agent, job)
-            agent.models[self.revision] = held(self.revision)
+            agent.models[revision] = held(revision)
             agent.wanted = [
                 pod
                 for pod in agent.wanted
@@ -251,7 +255,7 @@ class SimulatedCluster:
             "modelCache": meta["annotations"][ANNOTATION_MODEL_CACHE],
             "modelCacheUid": meta["labels"]["modelcache.io/model-cache-uid"],
             "request": meta["annotations"][ANNOTATION_REQUEST],
-            "revision": self.revision,
+            "revision": self._revision_of(job),
             "at": stamp(self.now()),
         }
         same = ("namespace", "modelCacheUid", "request", "revision")
@@ -259,6 +263,10 @@ class SimulatedCluster:
             old for old in agent.proofs if any(old[word] != proof[word] for word in same)
         ]
         agent.proofs.append(proof)
+
+    def _revision_of(self, job: Object) -> str:
+        name = job["metadata"]["annotations"][ANNOTATION_MODEL_CACHE]
+        return self.revisions.get(name, self.revision)
 
     def _end_job(self, job: Object, reason: str | None, *, said: str = "") -> None:
         condition = {
@@ -281,6 +289,8 @@ class SimulatedCluster:
             "heartbeatAt": stamp(self.now()),
             "capacityBytes": agent.capacity_bytes,
             "usedBytes": used_bytes,
+            "reservedBytes": sum(model["bytesTotal"] for model in agent.models.values())
+            - used_bytes,
             "models": list(agent.models.values()),
             "proofs": list(agent.proofs),
             "wanted": list(agent.wanted),
@@ -308,3 +318,9 @@ class SimulatedCluster:
     def _tell(self, event: str, kind: Kind, body: Object) -> None:
         for listener in self.listeners:
             listener(event, kind, copy.deepcopy(body))
+
+
+def _make_room(agent: Agent) -> None:
+    """An agent evicts the models that it had longest, for any Job that comes."""
+    while agent.models and (len(agent.models) + 1) * SIZE_BYTES > agent.capacity_bytes:
+        del agent.models[next(iter(agent.models))]

@@ -176,12 +176,14 @@ def _assess_all(
 
 
 def _size_bytes(seen: Observed, revision: str | None) -> int | None:
+    """What the nodes say; where none has it, for one may have evicted it, what was known before."""
     if revision is None:
         return None
+    before = seen.model_cache.status
     sizes = [
         cache.held[revision].bytes_total for cache in seen.caches.values() if revision in cache.held
     ]
-    return max(sizes, default=None)
+    return max(sizes, default=before.size_bytes if before.revision == revision else None)
 
 
 def _plan_jobs(
