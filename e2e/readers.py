@@ -12,7 +12,7 @@ from e2e.tenants import Tenant
 PROGRESS_TIMEOUT_S = 60.0
 AGAIN_TIMEOUT_S = 240.0  # the kubelet's back-off while the node's plugin is not there yet
 LOOK_INTERVAL_S = 0.5
-NEW_READS = 100  # about a second's worth: enough to say that it goes on
+NEW_READS = 100  # some seconds' worth: enough to say that it goes on
 
 
 @dataclass(frozen=True)

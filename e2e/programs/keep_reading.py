@@ -57,7 +57,7 @@ def keep_reading(expected: dict[tuple[Path, int], int]) -> None:
             line = {"reads": reads, "wrong": wrong, "errors": errors[:5], "longestS": longest_s}
             print(json.dumps(line), flush=True)
             told_at = now
-        time.sleep(0.01)  # a reader, not a load
+        time.sleep(0.02)  # a reader, not a load
 
 
 main()

@@ -49,7 +49,7 @@ def test_a_killed_fetch_resumes_and_fetches_little_again(
 
 
 @pytest.mark.needs(Capability.NODES)
-def test_readers_notice_no_kill(
+def test_promise_readers_outlive_us__killed(
     tenant: Tenant, library: Library, release: Release, nodes: list[str]
 ) -> None:
     book = library.book("read", 64)
@@ -69,7 +69,7 @@ def test_readers_notice_no_kill(
     second.remove()
 
 
-def test_readers_notice_no_upgrade(
+def test_promise_readers_outlive_us__upgraded(
     tenant: Tenant, library: Library, release: Release, nodes: list[str]
 ) -> None:
     book = library.book("upgraded", 32)
@@ -85,7 +85,7 @@ def test_readers_notice_no_upgrade(
     reader.remove()
 
 
-def test_readers_notice_no_deletion_of_their_model_cache(
+def test_promise_readers_outlive_us__model_cache_deleted(
     tenant: Tenant, library: Library, release: Release, nodes: list[str]
 ) -> None:
     book = library.book("deleted", 32)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.last
 END_TIMEOUT_S = 60.0
 
 
-def test_who_reads_goes_on_when_the_chart_is_uninstalled(
+def test_promise_readers_outlive_us__uninstalled(
     release: Release, tenant: Tenant, library: Library, nodes: list[str]
 ) -> None:
     book = library.book("kept", 32)
