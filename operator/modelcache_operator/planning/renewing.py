@@ -118,7 +118,9 @@ def credential_name(model_cache: ModelCache) -> str:
     source = model_cache.spec.source
     identity = source.credentials.model_dump(mode="json", exclude_none=True)
     authority = source.ca_config_map_ref
-    return json.dumps([identity, authority and authority.model_dump(mode="json")], sort_keys=True)
+    named = authority and authority.model_dump(mode="json")
+    ways = [source.requester_pays, source.virtual_hosts]  # flags of the Job, not of a source
+    return json.dumps([identity, named, ways], sort_keys=True)
 
 
 def _group_of(model_cache: ModelCache) -> str:

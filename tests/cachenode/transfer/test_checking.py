@@ -112,8 +112,14 @@ def test_an_error_says_what_to_do(status, body, kind):
     assert judge_error(EXPECTED, answer, body).kind is kind
 
 
-def test_the_stores_own_words_are_shown_and_cannot_break_a_line():
+def test_the_store_s_own_code_is_shown_and_nothing_else_that_it_says():
     body = b"<Error><Code>SlowDown</Code><Message>Please\nreduce</Message></Error>"
     failure = judge_error(EXPECTED, head(503, Retry_After="7"), body)
-    assert failure.message == "HTTP 503 (SlowDown: Please reduce)"
+    assert failure.message == "HTTP 503 (SlowDown)"
     assert failure.retry_after == "7"
+
+
+@pytest.mark.parametrize("code", [b"two words", b"a\nb", b"x" * 60, b"Bearer abc/def+=", b""])
+def test_a_code_of_another_shape_is_not_shown(code):
+    body = b"<Error><Code>" + code + b"</Code></Error>"
+    assert judge_error(EXPECTED, head(503), body).message == "HTTP 503"

@@ -149,9 +149,9 @@ async def test_a_store_that_answers_wrongly_again_and_again_is_called_so(
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
-        (faults.denied(), AccessDeniedError, "AccessDenied: Access Denied"),
+        (faults.denied(), AccessDeniedError, r"\(AccessDenied\)"),
         (faults.expired(), GrantExpiredError, "ExpiredToken"),
-        (faults.expired("AccessDenied"), GrantExpiredError, "Request has expired"),
+        (faults.expired("AccessDenied"), GrantExpiredError, r"\(AccessDenied\)"),
         (faults.Status(404, faults.error_xml("NoSuchKey", "No")), SourceNotFoundError, "NoSuchKey"),
         (faults.Status(404, b"", is_chunked=True), SourceNotFoundError, "404"),
         (faults.redirect("ftp://127.0.0.1/"), InvalidSourceError, "redirected to no usable URL"),
