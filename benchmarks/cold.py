@@ -66,7 +66,7 @@ class Plan:
 
 
 FULL = Plan(4 << 30, 5, {"http": math.inf, "https": math.inf}, memory_rounds=3, is_quick=False)
-QUICK = Plan(1 << 30, 3, {"http": 18.0, "https": 40.0}, memory_rounds=1, is_quick=True)
+QUICK = Plan(3 << 29, 3, {"http": 16.0, "https": 34.0}, memory_rounds=1, is_quick=True)
 
 
 def main() -> None:
