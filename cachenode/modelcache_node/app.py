@@ -15,6 +15,7 @@ from pathlib import Path
 from aiohttp import web
 
 from modelcache_api.errors import InvalidRequestError
+from modelcache_api.file_access import SOCKET_NAME
 from modelcache_api.messages import NodeReport
 from modelcache_api.names import AGENT_SERVER_NAME
 from modelcache_node.caching.cache import Cache
@@ -22,6 +23,7 @@ from modelcache_node.membership.api_server import ApiServer
 from modelcache_node.membership.kubernetes import CacheNodeMembership
 from modelcache_node.membership.tokens import TokenReviewer
 from modelcache_node.peers.server import UploadOptions, peer_metrics
+from modelcache_node.serving.file_api import FileApi
 from modelcache_node.serving.health_api import Health, build_health_api
 from modelcache_node.serving.job_api import build_job_api
 from modelcache_node.serving.local_api import build_local_api
@@ -162,6 +164,8 @@ async def _serve_local(options: AgentOptions, cache: Cache, stack: AsyncExitStac
         await web.UnixSite(runner, str(options.socket)).start()
     finally:
         os.umask(mask)
+    files = FileApi(cache.files)
+    await stack.enter_async_context(files.served(options.socket.with_name(SOCKET_NAME)))
 
 
 async def _serve_tcp(

@@ -190,9 +190,13 @@ from_agent: TypeAdapter[Progress | GrantsWanted | Done | Proved | Failed] = Type
 
 
 class LeaseState(StrEnum):
-    """READY: leased and complete, mount it. WAITING: not yet; `reason` and bytes say how far."""
+    """READY: leased and complete, mount it. WAITING: not yet; `reason` and bytes say how far.
+
+    INCOMPLETE: leased, and on its way; only to who asked for it `lazy`.
+    """
 
     READY = "Ready"
+    INCOMPLETE = "Incomplete"
     WAITING = "Waiting"
 
 
@@ -201,7 +205,8 @@ class LeaseRequest(Message):
 
     `revision` None: the newest that the agent holds a proof of, for this ModelCache. The call
     waits up to `wait_s` for the last chunk. `model_cache_uid` is empty when the API server could
-    not be asked; then the name decides.
+    not be asked; then the name decides. `lazy`: an incomplete revision is as good as a complete
+    one.
     """
 
     namespace: Namespace
@@ -211,6 +216,7 @@ class LeaseRequest(Message):
     pod_name: str = Field(default="", max_length=253)
     pod_uid: Uid = ""
     wait_s: float = Field(default=0.0, ge=0, le=120)
+    lazy: bool = False
 
 
 class LeaseAnswer(Message):

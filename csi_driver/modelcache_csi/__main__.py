@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from modelcache_api.errors import ModelCacheError
+from modelcache_api.errors import InvalidRequestError, ModelCacheError
 from modelcache_api.names import CSI_DRIVER
 from modelcache_csi.app import Settings, run
+from modelcache_csi.fuse.negotiation import Features
 from modelcache_csi.log_format import log_to_stderr
 
 _UNIX = "unix://"
@@ -55,6 +56,16 @@ def _parser() -> argparse.ArgumentParser:
         default=environment("MODELCACHE_AGENT_SOCKET", "/run/modelcache/agent.sock"),
         help="the agent's unix socket [$MODELCACHE_AGENT_SOCKET]",
     )
+    add(
+        "--keeper-socket",
+        type=Path,
+        help="the keeper's unix socket; default: keeper.sock beside the agent's",
+    )
+    add(
+        "--lazy-without",
+        default="",
+        help="features of newer kernels that lazy mounts are not to use: passthrough,resend",
+    )
     add("--health-host", default="", help="address of /healthz and /metrics; default: all")
     add("--health-port", type=int, default=9808, help="0: choose one; -1: none; default: 9808")
     add(
@@ -79,10 +90,19 @@ def _settings(options: argparse.Namespace) -> Settings:
         kubelet_root=PurePosixPath(kubelet_root),
         data_dir=Path(options.data_dir).absolute(),
         agent_socket=Path(options.agent_socket),
+        keeper_socket=options.keeper_socket,
+        lazy_features=_lazy_features(options.lazy_without),
         health_host=options.health_host,
         health_port=None if options.health_port < 0 else options.health_port,
         has_kubelets_mounts=options.shares_kubelets_mounts,
     )
+
+
+def _lazy_features(without: str) -> Features:
+    names = {name for name in without.split(",") if name}
+    if unknown := names - {"passthrough", "resend"}:
+        raise InvalidRequestError(f"--lazy-without: {unknown.pop()!r} is not a feature")
+    return Features(passthrough="passthrough" not in names, resend="resend" not in names)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,24 @@ import logging
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import grpc.aio
 
+from modelcache_api.file_access import SOCKET_NAME as FILES_SOCKET_NAME
 from modelcache_csi._proto import csi_pb2_grpc, registration_pb2_grpc
 from modelcache_csi.agent_client import AgentClient
 from modelcache_csi.events import PodEvents
+from modelcache_csi.fuse.negotiation import Features
 from modelcache_csi.grpc_sockets import serving
 from modelcache_csi.health import health_served
 from modelcache_csi.identity import IdentityService
 from modelcache_csi.kube_client import connected
+from modelcache_csi.lazy_processes import LOST_AFTER_S, LazyProcesses
+from modelcache_csi.lazy_volumes import LazyVolumes
 from modelcache_csi.leases import CHECK_INTERVAL_S, LeaseBook
 from modelcache_csi.metrics import PublishDurations
 from modelcache_csi.mounts import Mounts
@@ -28,6 +32,9 @@ from modelcache_csi.orphans import sweep_forever
 from modelcache_csi.publishing import AGENT_PATIENCE_S, Publisher
 from modelcache_csi.registration import SOCKET_NAME, RegistrationService
 from modelcache_csi.sizes import RevisionSizes
+
+#: The keeper's socket, in the directory of the agent's.
+KEEPER_SOCKET_NAME = "keeper.sock"
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +45,7 @@ class Settings:
 
     `csi_socket_on_host` is the CSI socket's path as the kubelet sees it. `registration_dir` None:
     not registered. `has_kubelets_mounts`: this process shares the kubelet's mount namespace.
-    `health_port` None: no health endpoint.
+    `health_port` None: no health endpoint. `keeper_socket` None: beside the agent's.
     """
 
     node_name: str
@@ -50,6 +57,9 @@ class Settings:
     agent_socket: Path
     health_host: str
     health_port: int | None
+    keeper_socket: Path | None = None
+    lazy_features: Features = field(default_factory=Features)
+    lazy_lost_after_s: float = LOST_AFTER_S
     has_kubelets_mounts: bool = False
     lease_check_s: float = CHECK_INTERVAL_S
     agent_patience_s: float = AGENT_PATIENCE_S
@@ -65,8 +75,16 @@ async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
         agent = await running.enter_async_context(AgentClient(settings.agent_socket))
         leases = LeaseBook(agent, lambda: _mounted_leases(mounts), check_s=settings.lease_check_s)
         events = PodEvents(kube, node_name=settings.node_name, utc_now=lambda: datetime.now(UTC))
+        lazy = LazyVolumes(
+            lazy_processes(settings),
+            mounts=mounts,
+            leases=leases,
+            events=events,
+            data_dir=settings.data_dir,
+        )
         publisher = Publisher(
             mounts=mounts,
+            lazy=lazy,
             leases=leases,
             kube=kube,
             events=events,
@@ -87,6 +105,7 @@ async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
             tasks.create_task(leases.keep_reported()),
             tasks.create_task(events.post_forever()),
             tasks.create_task(sweep_forever(mounts, publisher)),
+            tasks.create_task(lazy.watch_forever()),
         ]
         await _serve(running, settings, node, durations)
         log.info("serving on %s", settings.csi_socket, extra={"pid": os.getpid()})
@@ -128,6 +147,18 @@ async def _serve(
                 durations=durations,
             )
         )
+
+
+def lazy_processes(settings: Settings) -> LazyProcesses:
+    """Where a plugin of these settings finds keeper and agent."""
+    beside = settings.agent_socket.parent
+    return LazyProcesses(
+        keeper_socket=settings.keeper_socket or beside / KEEPER_SOCKET_NAME,
+        files_socket=beside / FILES_SOCKET_NAME,
+        allowed=settings.lazy_features,
+        clock=time.monotonic,
+        lost_after_s=settings.lazy_lost_after_s,
+    )
 
 
 def _mounted_leases(mounts: Mounts) -> dict[str, str]:

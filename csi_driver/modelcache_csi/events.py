@@ -93,6 +93,28 @@ class PodEvents:
             message=str(error),
         )
 
+    def lazy(self, publish: Publish, missing: tuple[str, ...]) -> None:
+        """A lazy mount lacks what newer kernels have. Told once."""
+        self._tell(
+            publish,
+            transition=("lazy", *missing),
+            event_type=EventType.NORMAL,
+            reason="LazyMountLimited",
+            message=f"this node's kernel lacks for lazy mounts: {', '.join(missing)}."
+            " Reads are right, and go through a process of ours",
+        )
+
+    def lost(self, publish: Publish) -> None:
+        """A lazy mount had to be given up: its readers get errors."""
+        self._tell(
+            publish,
+            transition=("lost",),
+            event_type=EventType.WARNING,
+            reason="LazyMountLost",
+            message=f"the lazy mount of model {publish.model_cache} was without a server for too"
+            " long and was aborted; delete the pod",
+        )
+
     async def post_forever(self) -> None:
         while True:
             namespace, event = await self._queue.get()

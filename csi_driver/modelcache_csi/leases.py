@@ -58,7 +58,7 @@ class LeaseBook:
             while True:
                 reports = self._reports_seen()
                 answer = await self._agent.lease(lease_id, request)
-                if answer.state is not LeaseState.READY:
+                if answer.state is LeaseState.WAITING:
                     return answer
                 self._held[lease_id] = _granted(answer)
                 if reports == self._reports_seen() and not self._reporting.locked():

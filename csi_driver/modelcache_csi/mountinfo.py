@@ -21,7 +21,8 @@ DELETED_SUFFIX = "//deleted"
 class Mount:
     """One mounted file system, or part of one, where it is attached.
 
-    `root` is the directory within the file system that appears at `mount_point`.
+    `root` is the directory within the file system that appears at `mount_point`; `source` whatever
+    the file system calls its origin.
     """
 
     mount_id: int
@@ -32,6 +33,7 @@ class Mount:
     options: frozenset[str]
     optional_fields: tuple[str, ...]
     fs_type: str
+    source: str = ""
 
     @property
     def is_shared(self) -> bool:
@@ -60,6 +62,7 @@ def parse_mountinfo(raw: bytes) -> Iterator[Mount]:
             options=frozenset(fields[5].decode("ascii").split(",")),
             optional_fields=tuple(field.decode("ascii") for field in fields[6:]),
             fs_type=_unescape(type_fields[0]),
+            source=_unescape(type_fields[1]) if len(type_fields) > 1 else "",
         )
 
 

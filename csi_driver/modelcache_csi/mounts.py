@@ -1,6 +1,7 @@
 """Volumes as mounts: the only place that attaches and detaches them.
 
-A published volume is a read-only bind mount of a complete revision's tree. Guarantees:
+A published volume is a read-only bind mount of a complete revision's tree, or a lazy mount of one
+that is on its way. Guarantees:
 
 - Both ends are opened step by step without following a symbolic link, and mounted by descriptor:
   neither the unprivileged agent, which owns the data directory, nor a pod can redirect a mount.
@@ -13,7 +14,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +22,7 @@ from modelcache_api.errors import ModelCacheError
 from modelcache_api.names import tree_path
 from modelcache_csi import mount_syscalls
 from modelcache_csi.errors import AlreadyPublishedError, PreconditionError, VolumeBusyError
+from modelcache_csi.fuse import mounting
 from modelcache_csi.mountinfo import DELETED_SUFFIX, Mount, parse_mountinfo
 from modelcache_csi.volume_context import TargetPath
 
@@ -37,10 +39,14 @@ _SUBPATHS = "volume-subpaths"
 
 @dataclass(frozen=True, slots=True)
 class PublishedMount:
-    """A revision that is mounted beneath the kubelet's root."""
+    """A revision that is mounted beneath the kubelet's root.
+
+    `lazy_device`: of a lazy mount, its number as in the mount table.
+    """
 
     target: TargetPath
     revision: str
+    lazy_device: str | None = None
 
 
 class Mounts:
@@ -59,6 +65,15 @@ class Mounts:
             AlreadyPublishedError: something else is mounted there.
             PreconditionError: the target's parent or the tree is missing, or the kernel is too old.
         """
+        self.ensure_attached(target, revision, lambda: self._clone_of_tree(revision))
+
+    def ensure_attached(
+        self, target: TargetPath, revision: str, detached: Callable[[], int]
+    ) -> bool:
+        """The same, with a mount of the revision that `detached` makes; whether it was needed.
+
+        Raises what `detached` raises, and as `ensure_mounted`.
+        """
         with contextlib.ExitStack() as opened:
             try:
                 parent_fd = opened.enter_context(self._parent_of(target))
@@ -72,9 +87,9 @@ class Mounts:
             if present is not None:
                 if _revision_of(present) != revision:
                     raise AlreadyPublishedError(f"{target} already holds {_describe(present)}")
-                return
-            tree_fd = opened.enter_context(self._tree(revision))
-            _mount(tree_fd, target_fd)
+                return False
+            _attach(detached(), target_fd)
+            return True
 
     def ensure_unmounted(self, target: TargetPath) -> None:
         """Unmount whatever is mounted at `target` and remove the directory.
@@ -127,7 +142,8 @@ class Mounts:
                 continue
             target = TargetPath(self._kubelet_root, path.relative_to(self._mounted_root).parts)
             if _SUBPATHS not in target.parts:
-                found[target] = PublishedMount(target, revision)
+                is_lazy = mount.fs_type == mounting.FS_TYPE
+                found[target] = PublishedMount(target, revision, mount.device if is_lazy else None)
         return tuple(found.values())
 
     def is_shared(self) -> bool:
@@ -144,6 +160,17 @@ class Mounts:
     def _parent_of(self, target: TargetPath) -> Iterator[int]:
         with _walked(str(self._kubelet_root), target.parts[:-1]) as fd:
             yield fd
+
+    def _clone_of_tree(self, revision: str) -> int:
+        with self._tree(revision) as tree_fd:
+            try:
+                return mount_syscalls.clone_read_only(tree_fd)
+            except OSError as e:
+                if e.errno == errno.ENOSYS:
+                    raise PreconditionError(
+                        "the kernel is too old: Linux 5.12 or newer is needed"
+                    ) from e
+                raise
 
     @contextlib.contextmanager
     def _tree(self, revision: str) -> Iterator[int]:
@@ -204,6 +231,8 @@ def _mount_by_id(mount_id: int) -> Mount:
 
 
 def _revision_of(mount: Mount) -> str | None:
+    if mount.fs_type == mounting.FS_TYPE:
+        return mounting.revision_of_source(mount.source)
     match = _TREE_ROOT.fullmatch(mount.root.removesuffix(DELETED_SUFFIX))
     return f"sha256:{match[1]}" if match else None
 
@@ -212,17 +241,11 @@ def _describe(mount: Mount) -> str:
     return _revision_of(mount) or f"{mount.root} of a file system of type {mount.fs_type}"
 
 
-def _mount(tree_fd: int, target_fd: int) -> None:
+def _attach(clone_fd: int, target_fd: int) -> None:
     try:
-        clone_fd = mount_syscalls.clone_read_only(tree_fd)
-        try:
-            mount_syscalls.attach(clone_fd, target_fd)
-        finally:
-            os.close(clone_fd)
-    except OSError as e:
-        if e.errno == errno.ENOSYS:
-            raise PreconditionError("the kernel is too old: Linux 5.12 or newer is needed") from e
-        raise
+        mount_syscalls.attach(clone_fd, target_fd)
+    finally:
+        os.close(clone_fd)
 
 
 def _unmount(parent_fd: int, name: str) -> None:

@@ -3,7 +3,8 @@
 A publish that finds the model complete is three short steps: ask the API server for the
 ModelCache, ask the agent for a lease, mount. One that does not, waits at the agent in slices:
 the agent answers the moment the last chunk lands, and between slices the ModelCache is read again
-so that a new revision, or a problem that the operator found, is noticed.
+so that a new revision, or a problem that the operator found, is noticed. A lazy volume does not
+wait for bytes: what is not there yet is mounted as it comes.
 """
 
 import asyncio
@@ -24,10 +25,11 @@ from modelcache_csi.errors import (
 )
 from modelcache_csi.events import PodEvents
 from modelcache_csi.kube_client import KnownModelCache, KubeClient
+from modelcache_csi.lazy_volumes import LazyVolumes
 from modelcache_csi.leases import LeaseBook
 from modelcache_csi.mounts import Mounts
 from modelcache_csi.progress import waiting_text
-from modelcache_csi.volume_context import Publish, TargetPath
+from modelcache_csi.volume_context import Mode, Publish, TargetPath
 
 #: Seconds for which one request waits at the agent. Arbitrary; how late a changed ModelCache is
 #: noticed, against a request to the API server per waiting pod.
@@ -58,6 +60,7 @@ class Publisher:
         self,
         *,
         mounts: Mounts,
+        lazy: LazyVolumes,
         leases: LeaseBook,
         kube: KubeClient,
         events: PodEvents,
@@ -65,6 +68,7 @@ class Publisher:
         agent_patience_s: float = AGENT_PATIENCE_S,
     ) -> None:
         self._mounts = mounts
+        self._lazy = lazy
         self._leases = leases
         self._kube = kube
         self._events = events
@@ -107,13 +111,13 @@ class Publisher:
             self._check_same(publish, present)
             return True
         try:
-            answer, is_local = await self._leased(publish, wait_s)
+            answer, request, is_local = await self._leased(publish, wait_s)
         except (NotReadyError, UnavailableError):
             raise
         except ModelCacheError as e:
             await self._refused(publish, e)
             raise
-        await uninterrupted(self._mount(publish, answer))
+        await uninterrupted(self._mount(publish, answer, request))
         self._events.ready(publish, answer.revision or "")
         return is_local
 
@@ -134,15 +138,17 @@ class Publisher:
                 f"{publish.target} already holds another volume, revision {present}"
             )
 
-    async def _leased(self, publish: Publish, wait_s: float) -> tuple[LeaseAnswer, bool]:
+    async def _leased(
+        self, publish: Publish, wait_s: float
+    ) -> tuple[LeaseAnswer, LeaseRequest, bool]:
         give_up_at = self._clock() + wait_s
         slice_s, is_local = 0.0, True
         while True:
             model = await self._kube.find_model_cache(publish.pod.namespace, publish.model_cache)
             request = _lease_request(publish, model, slice_s)
             answer = await self._acquired(publish.target.lease_id, request, give_up_at)
-            if answer.state is LeaseState.READY:
-                return answer, is_local
+            if answer.state is not LeaseState.WAITING:
+                return answer, request, is_local
             is_local = False
             self._events.waiting(publish, answer, model.problem)
             slice_s = min(WAIT_SLICE_S, give_up_at - self._clock())
@@ -169,10 +175,13 @@ class Publisher:
             # After a final answer the kubelet does not unpublish: leave no wish at the agent.
             await self._leases.release(publish.target.lease_id)
 
-    async def _mount(self, publish: Publish, answer: LeaseAnswer) -> None:
+    async def _mount(self, publish: Publish, answer: LeaseAnswer, request: LeaseRequest) -> None:
         try:
             revision = _granted_revision(publish, answer)
-            await asyncio.to_thread(self._mounts.ensure_mounted, publish.target, revision)
+            if answer.state is LeaseState.INCOMPLETE:
+                await self._lazy.mount(publish, revision, request)
+            else:
+                await asyncio.to_thread(self._mounts.ensure_mounted, publish.target, revision)
         except BaseException:
             await self._leases.release(publish.target.lease_id)
             raise
@@ -181,6 +190,7 @@ class Publisher:
 
     async def _unmount(self, target: TargetPath) -> None:
         await asyncio.to_thread(self._mounts.ensure_unmounted, target)
+        await self._lazy.forget(target)
         self._published.pop(target, None)
         await self._leases.release(target.lease_id)
 
@@ -199,6 +209,7 @@ def _lease_request(publish: Publish, model: KnownModelCache, wait_s: float) -> L
         pod_name=publish.pod.name,
         pod_uid=publish.pod.uid,
         wait_s=wait_s,
+        lazy=publish.mode is Mode.LAZY,
     )
 
 

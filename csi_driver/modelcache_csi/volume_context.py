@@ -8,7 +8,7 @@ keys beneath that prefix (service account tokens among them) are never looked at
 import hashlib
 import os.path
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -82,6 +82,11 @@ class TargetPath:
         if root not in path.parents:
             raise InvalidRequestError(f"target_path is not beneath the kubelet's {root}: {text!r}")
         return cls(root, path.relative_to(root).parts)
+
+    @classmethod
+    def of(cls, root: str, parts: Iterable[str]) -> Self:
+        """One that was parsed before, of what was kept of it."""
+        return cls(PurePosixPath(root), tuple(parts))
 
     def __str__(self) -> str:
         return str(self.root.joinpath(*self.parts))
@@ -217,8 +222,6 @@ def _parse_mode(context: Mapping[str, str]) -> Mode:
         raise InvalidRequestError(
             f"{VOLUME_ATTRIBUTE_MODE}: {text[:100]!r} is none of {', '.join(Mode)}"
         )
-    if text == Mode.LAZY:
-        raise InvalidRequestError("mode: lazy is not available in this version, use wait")
     return Mode(text)
 
 

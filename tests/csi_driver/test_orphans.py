@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from modelcache_csi.agent_client import AgentClient
+from modelcache_csi.app import lazy_processes
 from modelcache_csi.events import PodEvents
 from modelcache_csi.kube_client import KubeClient
+from modelcache_csi.lazy_volumes import LazyVolumes
 from modelcache_csi.leases import LeaseBook
 from modelcache_csi.mounts import Mounts
 from modelcache_csi.orphans import orphans_among, sweep
@@ -69,11 +71,21 @@ async def test_an_orphan_is_unpublished_at_the_second_look(plugin):
     (found,) = mounts.published()
     async with AgentClient(plugin.settings.agent_socket) as agent:
         kube = KubeClient(None)
+        leases = LeaseBook(agent, dict, check_s=1.0)
+        events = PodEvents(kube, node_name="node-1", utc_now=lambda: datetime.now(UTC))
+        settings = plugin.settings
         publisher = Publisher(
             mounts=mounts,
-            leases=LeaseBook(agent, dict, check_s=1.0),
+            lazy=LazyVolumes(
+                lazy_processes(settings),
+                mounts=mounts,
+                leases=leases,
+                events=events,
+                data_dir=settings.data_dir,
+            ),
+            leases=leases,
             kube=kube,
-            events=PodEvents(kube, node_name="node-1", utc_now=lambda: datetime.now(UTC)),
+            events=events,
             clock=time.monotonic,
         )
         mount_tmpfs(plugin.kubelet_root / "pods")

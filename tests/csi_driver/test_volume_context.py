@@ -43,10 +43,6 @@ def test_keys_of_kubernetes_that_are_not_known_are_ignored():
         ({"modelCache": "other/llama"}, "cannot name a ModelCache"),
         ({"modelCache": "../llama"}, "cannot name a ModelCache"),
         ({"modelCache": "llama", "mode": "eager"}, "'eager' is none of wait, lazy"),
-        (
-            {"modelCache": "llama", "mode": "lazy"},
-            "mode: lazy is not available in this version, use wait",
-        ),
         ({"modelCache": "llama", "revision": "main"}, "not a revision"),
         ({"modelCache": "llama", "revision": ""}, "not a revision"),
     ],

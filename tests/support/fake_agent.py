@@ -164,8 +164,9 @@ class FakeAgent:
         answer = self._answer_to(wish)
         lease_id = request.match_info["lease_id"]
         self.wanted.add(lease_id)
-        if answer.state is LeaseState.READY and answer.revision:
+        if answer.state is not LeaseState.WAITING and answer.revision:
             self.leases[lease_id] = answer.revision
+        if answer.state is LeaseState.READY:
             self.wanted.discard(lease_id)
         if self.before_answer:
             await self.before_answer.wait()
@@ -201,7 +202,7 @@ class FakeAgent:
 
     def _is_ready(self, wish: LeaseRequest) -> bool:
         found = self._proved(wish)
-        return found is not None and found.is_complete
+        return found is not None and (found.is_complete or wish.lazy)
 
     def _answer_to(self, wish: LeaseRequest) -> LeaseAnswer:
         found = self._proved(wish)
@@ -211,7 +212,7 @@ class FakeAgent:
             )
         if not found.is_complete:
             return LeaseAnswer(
-                state=LeaseState.WAITING,
+                state=LeaseState.INCOMPLETE if wish.lazy else LeaseState.WAITING,
                 reason=Reason.FETCHING,
                 message="",
                 revision=found.revision,

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -232,14 +233,13 @@ class LazyMount:
         self.point = root / "mnt"
         self._about = MountAbout(name, self.manifest, 1_700_000_000, features or Features())
         self._fds: tuple[int, int, int] = (-1, -1, -1)
-        self._programs: list[subprocess.Popen[bytes]] = []
         self.log = root / "server.log"
 
     def mount(self) -> None:
         self.point.mkdir()
         about_fd = self._about.write()
         device_fd = mounting.open_device()
-        ledger_fd = ledger.create(len(self.manifest.blobs))
+        ledger_fd = ledger.create(len(self.manifest.blobs), now_ns=time.monotonic_ns())
         self._fds = (device_fd, ledger_fd, about_fd)
         mount_fd = mounting.detached_mount(device_fd, self.manifest.revision)
         self.start_program()
@@ -248,10 +248,10 @@ class LazyMount:
         os.close(point_fd)
         os.close(mount_fd)
 
-    def start_program(self) -> subprocess.Popen[bytes]:
+    def start_program(self) -> None:
         device_fd, ledger_fd, about_fd = self._fds
         with self.log.open("ab") as log:
-            program = subprocess.Popen(
+            subprocess.run(
                 [
                     *(sys.executable, "-m", "modelcache_csi.fuse.serving"),
                     *("--device", str(device_fd), "--ledger", str(ledger_fd)),
@@ -260,9 +260,8 @@ class LazyMount:
                 ],
                 pass_fds=self._fds,
                 stderr=log,
+                check=True,
             )
-        self._programs.append(program)
-        return program
 
     def drop_own_descriptors(self) -> None:
         """From here on only the keeper has the mount, and its processes if there are any."""
@@ -300,12 +299,11 @@ class LazyMount:
             detach(self.point)
         self.agent.stop()
         self.keeper.stop()
+        if self._fds[1] >= 0:
+            until(lambda: self.watcher_pid is None, "the end of the mount's processes")
         for fd in self._fds:
             if fd >= 0:
                 os.close(fd)
-        for program in self._programs:
-            with suppress(subprocess.TimeoutExpired):
-                program.wait(PATIENCE_S)
 
 
 @contextmanager

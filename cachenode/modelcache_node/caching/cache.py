@@ -34,12 +34,13 @@ from modelcache_api.reasons import Reason
 from modelcache_node.caching.capacity import Capacity
 from modelcache_node.caching.eviction import Held
 from modelcache_node.caching.fetches import Fetch
+from modelcache_node.caching.file_access import FileAccess
 from modelcache_node.caching.listings import ListingBudget
 from modelcache_node.caching.proving import Proving
 from modelcache_node.caching.removing import Removals
 from modelcache_node.caching.reporting import Facts, Failure, report_revision
 from modelcache_node.caching.resolving import Resolution, resolve
-from modelcache_node.caching.waiting import Waiting
+from modelcache_node.caching.waiting import Waiting, not_yet
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
 
@@ -87,6 +88,7 @@ class Cache:
         )
         self._fetches: dict[str, Fetch] = {}
         self._failures: OrderedDict[str, Failure] = OrderedDict()
+        self.files = FileAccess(store, self._fetches, self._failures)
         self._waiting = Waiting(now)
         self._wishes: dict[str, bool] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -175,7 +177,7 @@ class Cache:
             changed = self._changed
             answer = await self._try_lease(volume_id, wish)
             left_s = deadline - self._clock()
-            if answer.state is LeaseState.READY or left_s <= 0:
+            if answer.state is not LeaseState.WAITING or left_s <= 0:
                 return answer
             try:
                 async with asyncio.timeout(left_s):
@@ -192,6 +194,10 @@ class Cache:
             if self._waiting.want(volume_id, wish):
                 self._pulse()
             return refusal or self._not_yet(revision)
+        if wish.lazy and not self._store.is_complete(revision):
+            if self._waiting.want(volume_id, wish):
+                self._pulse()
+            return self._not_yet(revision).model_copy(update={"state": LeaseState.INCOMPLETE})
         if self._waiting.forget(volume_id):
             self._pulse()
         return LeaseAnswer(
@@ -203,9 +209,10 @@ class Cache:
         )
 
     async def _put_lease(self, volume_id: str, wish: LeaseRequest, revision: str) -> bool:
-        """Write a lease of a complete revision; False where it is not complete."""
+        """Write a lease; False where the revision is not there, or not as `wish` needs it."""
         async with self._removals.kept(revision):
-            if not self._store.is_complete(revision):
+            is_here = revision in self._store.revisions.revisions()
+            if not is_here or not (wish.lazy or self._store.is_complete(revision)):
                 return False
             await asyncio.to_thread(
                 self._store.index.put_lease,
@@ -220,22 +227,9 @@ class Cache:
 
     def _not_yet(self, revision: str | None) -> LeaseAnswer:
         if revision is None or revision not in self._store.revisions.revisions():
-            return LeaseAnswer(
-                state=LeaseState.WAITING,
-                reason=Reason.NOT_PROVED,
-                message="no prefetch Job of this namespace has reached this node yet",
-            )
-        report = self._report(revision)
+            return not_yet(None)
         fetch = self._fetches.get(revision)
-        return LeaseAnswer(
-            state=LeaseState.WAITING,
-            reason=report.reason,
-            message=report.message,
-            revision=revision,
-            bytes_present=report.bytes_present,
-            bytes_total=report.bytes_total,
-            bytes_per_s=fetch.bytes_per_s if fetch else 0.0,
-        )
+        return not_yet(self._report(revision), bytes_per_s=fetch.bytes_per_s if fetch else 0.0)
 
     async def release(self, volume_id: str) -> None:
         """Forget a volume: its lease, or that it waits. Idempotent."""

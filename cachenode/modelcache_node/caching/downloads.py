@@ -7,12 +7,13 @@ answer is waited for; who wants to give up cancels.
 Guarantees:
 - a chunk counts as present only after it was written and its answer checked;
 - a blob is sealed only when its checksum, where the origin states one, agrees;
-- what was fetched before a crash or a cancellation is not fetched again.
+- what was fetched before a crash or a cancellation is not fetched again;
+- chunks that readers wait for are fetched before all others, and beside them.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -28,6 +29,7 @@ from modelcache_api.manifest import ChecksumAlgorithm
 from modelcache_node.caching.grants import GrantPool
 from modelcache_node.caching.ordering import fetch_order
 from modelcache_node.caching.resolving import BlobSource, Resolution, to_grant
+from modelcache_node.caching.wishes import Wishes
 from modelcache_node.store.blobs import BlobStore
 from modelcache_node.store.partial_blob import PartialBlob
 from modelcache_node.transfer.movers import Movers
@@ -43,6 +45,11 @@ MAX_MENDS = 2
 MAX_RENEWALS = 3
 #: Between looks at a blob that another revision's download is at. Arbitrary; blobs take seconds.
 SHARED_BLOB_PAUSE_S = 0.5
+#: Of ranges that readers wait for, in the movers' queue: before all others.
+READERS_PRIORITY = -1
+#: Ranges under way for readers, beside the others. Arbitrary: a reader in order needs one at a
+#: time, several readers one each.
+READERS_WORKERS = 4
 
 
 @dataclass(slots=True)
@@ -84,6 +91,7 @@ class Download:
         self._movers = movers
         self._grants = grants
         self._queue: deque[_Blob] = deque()
+        self._wishes = Wishes()
         self._wake = asyncio.Event()
         self._pending = deque(
             resolution.sources[file.blob]
@@ -107,11 +115,40 @@ class Download:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._movers.max_outstanding):
                     group.create_task(self._work())
+                for _ in range(READERS_WORKERS):
+                    group.create_task(self._work_for_readers())
         except ExceptionGroup as e:
             raise e.exceptions[0] from e
         finally:
             for entry in self._queue:
                 entry.partial.close()
+
+    def prioritise(self, blob: str, chunks: Sequence[int]) -> None:
+        """Readers wait for these chunks: fetch them next, in this order.
+
+        Of a blob that is not begun it is begun, also without chunks: readers need its files.
+        """
+        self._wishes.add(blob, chunks)
+        self._pulse()
+
+    async def _work_for_readers(self) -> None:
+        while self._n_unsealed:
+            wish = self._wishes.take()
+            if wish is None:
+                await self._wake.wait()
+                continue
+            blob, index = wish
+            entry = next((one for one in self._queue if one.source.file.blob == blob), None)
+            if entry is None:
+                source = next((one for one in self._pending if one.file.blob == blob), None)
+                if source is None:
+                    continue  # sealed, or being opened: the reader asks again
+                self._pending.remove(source)
+                self._wishes.add(blob, () if index is None else (index,))
+                await self._open(source)
+            elif index is not None and index in entry.missing:
+                entry.missing.remove(index)
+                await self._fetch(entry, index, priority=READERS_PRIORITY)
 
     async def _open(self, source: BlobSource) -> None:
         if self._blobs.is_sealed(source.file.blob):
@@ -158,11 +195,11 @@ class Download:
             if entry.missing or (entry.n_in_flight == 0):
                 yield entry
 
-    async def _fetch(self, entry: _Blob, index: int) -> None:
+    async def _fetch(self, entry: _Blob, index: int, *, priority: int = 0) -> None:
         offset, length = chunk_range(index, entry.source.file.size_bytes)
         entry.n_in_flight += 1
         try:
-            result = await self._fetch_range(entry, offset, length)
+            result = await self._fetch_range(entry, offset, length, priority)
         except BaseException:
             entry.missing.appendleft(index)
             raise
@@ -174,7 +211,9 @@ class Download:
         self.tally.bytes_from_origin += length
         self.tally.note = None
 
-    async def _fetch_range(self, entry: _Blob, offset: int, length: int) -> RangeResult:
+    async def _fetch_range(
+        self, entry: _Blob, offset: int, length: int, priority: int
+    ) -> RangeResult:
         """One range, by whichever grant is live; waits for one, and for the origin."""
         file = entry.source.file
         n_renewals = 0
@@ -191,6 +230,7 @@ class Download:
                         total_bytes=file.size_bytes,
                         ca_pem=self._resolution.ca_pem,
                         want_crc64nvme=_wants_crc64nvme(entry.source),
+                        priority=priority,
                     ),
                     give_up_after_s=None,
                     on_retry=self._note_retry,

@@ -73,6 +73,10 @@ class Fetch:
         self._task = asyncio.create_task(self._run(), name=f"fetch {self.revision[:19]}")
         self._task.add_done_callback(lambda task: on_end(self, _error_of(task)))
 
+    def prioritise(self, blob: str, chunks: Sequence[int]) -> None:
+        """Readers wait for these chunks of a blob; see `Download.prioritise`."""
+        self._download.prioritise(blob, chunks)
+
     async def wait(self) -> Done:
         """The end of the fetch, or its error."""
         assert self._task is not None

@@ -3,7 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelcache_api.messages import LeaseRequest, WantedReport
+from modelcache_api.messages import (
+    LeaseAnswer,
+    LeaseRequest,
+    LeaseState,
+    RevisionReport,
+    WantedReport,
+)
+from modelcache_api.reasons import Reason
 
 #: A volume that waits asks again within the kubelet's back-off of 2 min 2 s plus one call's two
 #: minutes; one that has not for this long is gone.
@@ -54,3 +61,22 @@ class Waiting:
             )
             for one in self._by_volume.values()
         ]
+
+
+def not_yet(report: RevisionReport | None, *, bytes_per_s: float = 0.0) -> LeaseAnswer:
+    """What a volume is told that waits; `report` None: nothing of its model is here."""
+    if report is None:
+        return LeaseAnswer(
+            state=LeaseState.WAITING,
+            reason=Reason.NOT_PROVED,
+            message="no prefetch Job of this namespace has reached this node yet",
+        )
+    return LeaseAnswer(
+        state=LeaseState.WAITING,
+        reason=report.reason,
+        message=report.message,
+        revision=report.revision,
+        bytes_present=report.bytes_present,
+        bytes_total=report.bytes_total,
+        bytes_per_s=bytes_per_s,
+    )

@@ -77,6 +77,17 @@ class BlobStore:
         """Where the bytes of a sealed blob are."""
         return self._path(blob_hex(key)) / "data"
 
+    def paths(self, key: str, provider_id: str | None) -> tuple[Path, Path] | None:
+        """Data and journal of a blob: sealed, or of what is there from a provider.
+
+        Without `provider_id` only what bears the plain key. The journal says what may be shown.
+        """
+        states = self._states.get(blob_hex(key), {})
+        for name in (key, f"{key}.{provider_id}"):
+            if name in states:
+                return self._path(name) / "data", self._path(name) / "chunks"
+        return None
+
     def present_bytes(self, key: str) -> int:
         """Bytes of a blob that count as present, at the provider with most of them."""
         states = self._states.get(key, {})

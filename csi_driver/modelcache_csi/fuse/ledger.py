@@ -58,12 +58,24 @@ class LedgerError(Exception):
     """Not a ledger, or one of another version."""
 
 
-def create(n_blobs: int) -> int:
-    """A new ledger's descriptor, close-on-exec."""
+def create(n_blobs: int, *, now_ns: int) -> int:
+    """A new ledger's descriptor, close-on-exec. `now_ns`: CLOCK_MONOTONIC."""
     fd = os.memfd_create("modelcache-ledger", os.MFD_CLOEXEC)
     os.ftruncate(fd, _BACKING_AT + n_blobs * _BACKING.size)
     os.pwrite(fd, _HEADER.pack(MAGIC, FORMAT_VERSION, n_blobs, 0, 0, 0, 0), 0)
+    os.pwrite(fd, _SEEN.pack(now_ns), _SEEN_AT)
     return fd
+
+
+def seen_ns(fd: int) -> int:
+    """When a server of the mount was last at work; CLOCK_MONOTONIC."""
+    return int(_SEEN.unpack(os.pread(fd, _SEEN.size, _SEEN_AT))[0])
+
+
+def agreed_flags(fd: int) -> InitFlag | None:
+    """What INIT agreed; None before it did."""
+    is_done, _, flags = _INIT.unpack(os.pread(fd, _INIT.size, _INIT_AT))
+    return InitFlag(flags) if is_done else None
 
 
 class Ledger:
@@ -99,10 +111,6 @@ class Ledger:
         _INIT.pack_into(self._map, _INIT_AT, 1, minor, flags)
 
     # -- signs of life
-
-    @property
-    def seen_ns(self) -> int:
-        return int(_SEEN.unpack_from(self._map, _SEEN_AT)[0])
 
     def note_seen(self, now_ns: int) -> None:
         _SEEN.pack_into(self._map, _SEEN_AT, now_ns)

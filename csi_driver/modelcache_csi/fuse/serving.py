@@ -5,7 +5,9 @@ imports and the agent's descriptors already: a matter of milliseconds. When the 
 server notices, forks, and watches over the child from then on. So no single death needs anybody
 else; when both die at once, the plugin starts this program again.
 
-``--device``, ``--ledger`` and ``--about`` are inherited descriptors. Ends when the mount does.
+``--device``, ``--ledger`` and ``--about`` are inherited descriptors. The program returns at once,
+and leaves the two behind as nobody's children: they outlive who started them, and end with the
+mount.
 """
 
 import argparse
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--agent-socket", type=Path, required=True, help="where the agent hands files over")
     add("--keeper-socket", type=Path, required=True)
     options = parser.parse_args(arguments)
+    if os.fork():
+        os._exit(0)
     log_to_stderr("INFO")
     _raise_descriptor_limit()
     ledger = Ledger(options.ledger)

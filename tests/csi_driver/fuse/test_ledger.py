@@ -12,7 +12,7 @@ from modelcache_csi.fuse.protocol import InitFlag
 
 @pytest.fixture
 def fd() -> Iterator[int]:
-    made = ledger.create(3)
+    made = ledger.create(3, now_ns=1)
     yield made
     os.close(made)
 
