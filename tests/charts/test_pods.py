@@ -4,7 +4,7 @@ import pytest
 
 from support.charts import Chart, Object, Rendering
 
-PARTS = ("agent", "csi", "operator")
+PARTS = ("agent", "csi", "keeper", "operator")
 ALL = (*PARTS, "test")
 
 
@@ -106,7 +106,7 @@ def test_a_supervisor_is_the_first_process(rendered: Rendering, part: str) -> No
     assert container(rendered, part)["command"] == ["modelcache-supervise", "--"]
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["agent", "csi", "operator"])
 def test_health_is_asked_where_it_is_answered(chart: Chart, part: str) -> None:
     ports = {"health": 7999} | ({"peer": 7001, "job": 7002} if part == "agent" else {})
     only = container(chart.render(**{part: {"ports": ports}}), part)
