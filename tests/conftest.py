@@ -2,6 +2,12 @@
 
 import asyncio
 
+from hypothesis import HealthCheck, settings
+
+#: Hypothesis' own deadlines are assertions on time, which a busy machine breaks.
+settings.register_profile("modelcache", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("modelcache")
+
 
 def pytest_configure() -> None:
     """Let nobody make an event loop by asking for the current one.

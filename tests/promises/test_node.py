@@ -4,6 +4,7 @@ import asyncio
 import os
 import stat
 import subprocess
+import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +16,8 @@ from modelcache_api.chunks import CHUNK_BYTES
 from modelcache_node import app
 from modelcache_node.app import AgentOptions
 from support.agent_process import Agent, Document, command, run_cli, until
+from support.fault_origin import FaultOrigin
+from support.faults import Fault, Held
 from support.s3_source import Source, content_of
 
 Prefetch = Callable[..., Document]
@@ -38,17 +41,25 @@ def begin(node: Agent, source: Source) -> subprocess.Popen[str]:
     return subprocess.Popen(command(*words), stdout=subprocess.PIPE, text=True)
 
 
-def test_promise_tree_appears_whole(stopped_node: Agent, source: Source) -> None:
-    stopped_node.start(*SLOWLY)
-    with begin(stopped_node, source) as running:
-        until(lambda: is_under_way(stopped_node), "a fetch under way")
-        [revision] = stopped_node.revisions()
-        assert not stopped_node.tree(revision).exists()
-        assert stopped_node.lease("v1")["state"] == "Waiting"
-        answer = stopped_node.lease("v1", waitS=60)
-        assert answer["state"] == "Ready"
-        assert content_of(stopped_node.data_dir / answer["tree"]) == source.files()
-        assert running.wait() == 0
+def test_promise_tree_appears_whole(node: Agent) -> None:
+    gate = threading.Event()
+    files = {"config.json": b"{}", "weights": bytes(2 * CHUNK_BYTES)}
+    with FaultOrigin() as origin:
+        for name, data in files.items():
+            origin.put(f"models/model/{name}", data)
+        origin.script(*[Fault()] * 4, Held(gate))  # a probe of each, all but the last chunk
+        source = ("s3://models/model", "--endpoint", origin.url, "--anonymous")
+        words = ("prefetch", *source, "--socket", node.socket, "--model-cache", "model")
+        with subprocess.Popen(command(*words), stdout=subprocess.PIPE, text=True) as running:
+            until(lambda: is_under_way(node), "a fetch under way")
+            [revision] = node.revisions()
+            assert not node.tree(revision).exists()
+            assert node.lease("v1")["state"] == "Waiting"
+            gate.set()
+            answer = node.lease("v1", waitS=60)
+            assert answer["state"] == "Ready"
+            assert content_of(node.data_dir / answer["tree"]) == files
+            assert running.wait() == 0
 
 
 def test_promise_every_user_may_read(node: Agent, source: Source, prefetch: Prefetch) -> None:

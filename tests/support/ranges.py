@@ -16,6 +16,9 @@ LIMITS = MoverLimits(
     buffer_bytes=MIB // 4,
 )
 
+#: For tests in which nothing stalls on purpose: a busy machine must not look like a stall.
+PATIENT = LIMITS._replace(inactivity_timeout_s=50.0, min_bytes_per_s=1, speed_window_s=50.0)
+
 
 def no_jitter(_low: float, _high: float) -> float:
     """The shortest back-off there is."""

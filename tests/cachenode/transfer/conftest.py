@@ -1,4 +1,4 @@
-"""An origin that can misbehave, and movers that give up soon enough for a test."""
+"""An origin that can misbehave, and movers that wait for it as long as a test lasts."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from modelcache_node.transfer.movers import Movers
 from support.fault_origin import FaultOrigin
-from support.ranges import LIMITS, no_jitter
+from support.ranges import PATIENT, no_jitter
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def origin() -> Iterator[FaultOrigin]:
 
 @pytest.fixture
 async def movers() -> AsyncIterator[Movers]:
-    async with Movers(count=1, limits=LIMITS, uniform=no_jitter) as started:
+    async with Movers(count=1, limits=PATIENT, uniform=no_jitter) as started:
         yield started
 
 

@@ -16,12 +16,20 @@ from modelcache_api.errors import (
     SourceUnavailableError,
 )
 from modelcache_api.units import KIB, MIB
+from modelcache_node.transfer.movers import Movers
 from support import faults
-from support.ranges import request_for
+from support.ranges import LIMITS, no_jitter, request_for
 
 pytestmark = pytest.mark.looptime(False)
 
 DATA = os.urandom(MIB)
+
+
+@pytest.fixture
+async def movers():
+    """Movers that give up a stalled connection soon enough for a test."""
+    async with Movers(count=1, limits=LIMITS, uniform=no_jitter) as started:
+        yield started
 
 
 class Heard(list):
