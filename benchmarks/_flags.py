@@ -12,9 +12,11 @@ class Flags:
     json: bool
     quick: bool
     check: bool
+    origin: str | None = None
 
 
-def parse_flags(description: str) -> Flags:
+def parse_flags(description: str, *, origins: tuple[str, ...] = ()) -> Flags:
+    """The flags of this run; with `origins` there is ``--origin``, which names one of them."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--json", action="store_true", help="print one object of medians and ratios, nothing else"
@@ -25,8 +27,12 @@ def parse_flags(description: str) -> Flags:
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 if a figure is below its bar"
     )
+    if origins:
+        parser.add_argument(
+            "--origin", choices=origins, help="that kind of store against S3, and nothing else"
+        )
     args = parser.parse_args()
-    return Flags(args.json, args.quick, args.check)
+    return Flags(args.json, args.quick, args.check, getattr(args, "origin", None))
 
 
 def say(line: str) -> None:

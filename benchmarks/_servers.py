@@ -45,6 +45,7 @@ http {{
     listen 127.0.0.1:{http_port};
     listen 127.0.0.1:{https_port} ssl;
     root {root};
+    {locations}
     location = /{bucket} {{ try_files /dev/null @list; }}
     location = /{bucket}/ {{ try_files /dev/null @list; }}
     location @list {{ root {state}; default_type application/xml; try_files /list.xml =404; }}
@@ -75,13 +76,16 @@ class Store:
 
 
 @contextmanager
-def nginx_store(bucket: Path, state: Path, *, workers: int = 2) -> Iterator[Store]:
+def nginx_store(
+    bucket: Path, state: Path, *, workers: int = 2, locations: str = ""
+) -> Iterator[Store]:
     """Serve a directory's files as the objects of a bucket.
 
     Args:
         bucket: The directory; it must be called BUCKET.
         state: An empty directory for the server.
         workers: nginx processes.
+        locations: What else it answers, as nginx is configured.
 
     Raises:
         MissingToolError: there is no nginx, or it does not start.
@@ -100,6 +104,7 @@ def nginx_store(bucket: Path, state: Path, *, workers: int = 2) -> Iterator[Stor
             https_port=https_port,
             root=bucket.parent,
             bucket=BUCKET,
+            locations=locations,
         )
     )
     server = subprocess.Popen(

@@ -14,6 +14,7 @@ from functools import partial
 
 from _ceiling import ceiling_gb_per_s, disk_gb_per_s
 from _cgroups import can_limit_memory, memory_limited
+from _cold_origins import KINDS, measure_origin
 from _flags import Flags, parse_flags, say
 from _installing import MissingToolError
 from _metering import Usage
@@ -70,9 +71,13 @@ QUICK = Plan(3 << 29, 3, {"http": 16.0, "https": 34.0}, memory_rounds=1, is_quic
 
 
 def main() -> None:
-    flags = parse_flags(__doc__.partition("\n")[0])
+    flags = parse_flags(__doc__.partition("\n")[0], origins=KINDS)
+    plan = QUICK if flags.quick else FULL
     try:
-        _measure(flags).finish(flags)
+        if flags.origin:
+            measure_origin(flags.origin, plan.n_bytes, plan.rounds).finish(flags)
+        else:
+            _measure(flags).finish(flags)
     except MissingToolError as e:
         sys.exit(str(e))
 
