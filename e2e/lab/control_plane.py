@@ -1,5 +1,6 @@
 """The control plane: etcd, API server, controller manager and scheduler, in one namespace."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from e2e.lab import network
@@ -15,7 +16,9 @@ from e2e.lab.tools import KUBERNETES, program
 
 READY_TIMEOUT_S = 120.0
 ETCD = "http://127.0.0.1:2379"
-PARTS = ("etcd", "apiserver", "kcm", "scheduler")
+SERVERS = ("etcd", "apiserver")
+CLIENTS = ("kcm", "scheduler")
+PARTS = (*SERVERS, *CLIENTS)
 
 
 def arguments(settings: Settings) -> dict[str, list[str | Path]]:
@@ -33,13 +36,18 @@ def arguments(settings: Settings) -> dict[str, list[str | Path]]:
 
 
 def start(settings: Settings, processes: Processes) -> None:
-    """Start all parts and wait until the API server says it is ready."""
+    """Start all parts and wait until the API server says it is ready.
+
+    The others come after it: they give up on one that takes more than ten seconds to answer.
+    """
     for name, argv in arguments(settings).items():
+        if name in CLIENTS:
+            wait_ready(settings, processes, SERVERS)
         processes.start(name, [*network.inside(settings.control_plane_netns), *argv])
     wait_ready(settings, processes)
 
 
-def wait_ready(settings: Settings, processes: Processes) -> None:
+def wait_ready(settings: Settings, processes: Processes, parts: Sequence[str] = PARTS) -> None:
     """Wait for the API server.
 
     Raises:
@@ -47,7 +55,7 @@ def wait_ready(settings: Settings, processes: Processes) -> None:
     """
 
     def ready() -> bool:
-        for part in PARTS:
+        for part in parts:
             if not processes.is_running(part):
                 raise LabError(f"{part} ended: see {processes.record(part).log}")
         probe = [str(settings.bin / "kubectl"), "get", "--raw", "/readyz"]
