@@ -14,6 +14,7 @@ from uuid import UUID
 
 from modelcache_api.errors import IntegrityMismatchError
 from modelcache_node.store.combining import chunk_crcs
+from modelcache_node.store.disks import is_memory
 from modelcache_node.store.files import ensure_dir, open_file, preallocate, remove_tree
 from modelcache_node.store.journal import Journal, read_header
 
@@ -176,6 +177,17 @@ def _recheck(fd: int, journal: Journal, boot_id: UUID) -> None:
 def _allocate(path: Path, size_bytes: int) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PARTIAL_MODE)
     try:
-        preallocate(fd, size_bytes)
+        if is_memory(path.parent):
+            _check_room(fd, size_bytes)
+            os.ftruncate(fd, size_bytes)
+        else:
+            preallocate(fd, size_bytes)
     finally:
         os.close(fd)
+
+
+def _check_room(fd: int, size_bytes: int) -> None:
+    """Raises OSError: ENOSPC."""
+    found = os.fstatvfs(fd)
+    if size_bytes > found.f_bavail * found.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,4 +1,4 @@
-"""Which disks a store refuses: the root file system's, and those across a network."""
+"""What kind of disk a store is on; refused are the root file system and those across a network."""
 
 import ctypes
 import os
@@ -18,6 +18,7 @@ _REMOTE = {
     0x0BD00BD0: "Lustre",
     0x47504653: "GPFS",
 }
+_TMPFS = 0x01021994
 _STATFS_BYTES = 256  # struct statfs is 120 bytes on 64-bit Linux; room to spare
 
 
@@ -31,6 +32,11 @@ def check_disk(root: Path) -> None:
         raise InvalidRequestError(
             f"{root} is on the root file system, which a full cache would take down; {how}"
         )
+
+
+def is_memory(path: Path) -> bool:
+    """Whether files there are in memory, where taking room for one costs as much as writing."""
+    return _file_system_type(path) == _TMPFS
 
 
 def _file_system_type(path: Path) -> int:
