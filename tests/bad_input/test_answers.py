@@ -61,7 +61,7 @@ async def pull(origin: FaultOrigin, to: Path, clock: Clock = time.monotonic) -> 
     [
         (faults.Truncated(), SourceUnavailableError, "broke off after 1000 of 307200 bytes"),
         (faults.Reset(), SourceUnavailableError, "failed: "),
-        (faults.slow_down(), SourceUnavailableError, "HTTP 503 (SlowDown: Please reduce your"),
+        (faults.slow_down(), SourceUnavailableError, "HTTP 503 (SlowDown"),
         (faults.Stalled(), SourceUnavailableError, "too slow|stalled"),
         (faults.Trickling(), SourceUnavailableError, "too slow"),
         (faults.Unanswered(), SourceUnavailableError, "closed before the answer"),

@@ -120,7 +120,7 @@ def test_credentials_that_may_list_but_not_read_are_denied(
     origin.always(faults.denied())
     refused = pull()
     assert refused.code == 42
-    assert "AccessDenied: /models/model/config.json: HTTP 403 (AccessDenied: Access" in refused.err
+    assert "AccessDenied: /models/model/config.json: HTTP 403 (AccessDenied" in refused.err
 
 
 @pytest.mark.parametrize(
