@@ -71,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="as the agents are told; proofs are renewed at half of it (default %(default)s)",
     )
+    parser.add_argument("--job-proxy", default="", metavar="URL", help="HTTPS_PROXY of Jobs")
+    parser.add_argument("--job-no-proxy", default="", metavar="LIST", help="NO_PROXY of Jobs")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning"))
     return parser
 
@@ -87,6 +89,8 @@ def _options(args: argparse.Namespace) -> Options:
         workers=args.workers,
         kubeconfig=args.kubeconfig,
         proof_max_age_s=args.proof_max_age,
+        job_proxy=args.job_proxy,
+        job_no_proxy=args.job_no_proxy,
     )
 
 

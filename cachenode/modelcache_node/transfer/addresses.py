@@ -5,6 +5,7 @@ addresses and to nothing else, so a name cannot change between the check and the
 """
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
@@ -25,6 +26,9 @@ MAX_NAMES = 256
 MAX_ADDRESSES = 16
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+#: What a resolver would read as an IPv4 address although it is not written as one.
+_NUMERIC = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)(\.(0[xX][0-9a-fA-F]+|[0-9]+)){0,3}\.?")
 
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -65,6 +69,19 @@ async def look_up(host: str, port: int) -> list[str]:
     """All addresses of a name, by the system's resolver, in a thread."""
     infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(info[4][0]) for info in infos]
+
+
+def check_name(rules: Rules, host: str) -> None:
+    """Whether an origin may be named that somebody else looks up for us.
+
+    Raises:
+        EndpointDeniedError: its name, or the address that stands there, is closed.
+    """
+    refusal = rules.host_refusal(host)
+    if refusal is None and (_is_address(host) or _NUMERIC.fullmatch(host)):
+        refusal = rules.address_refusal(host) if _is_address(host) else "an address in disguise"
+    if refusal:
+        raise EndpointDeniedError(f"{host[:80]}: {refusal}")
 
 
 class AddressBook:

@@ -80,6 +80,7 @@ class Connection:
         self._clock = clock
         self._n_served = 0
         self._addresses = list(assignment.addresses)
+        self._port = assignment.tunnel_port or assignment.port
         self._step: Callable[[], Done | None]
         self._connect_next("it has no address")
 
@@ -152,7 +153,7 @@ class Connection:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             raw = socket.socket(family, socket.SOCK_STREAM)
             raw.settimeout(0.0)
-            code = raw.connect_ex((address, self.pool[2]))
+            code = raw.connect_ex((address, self._port))
             if code in {0, errno.EINPROGRESS}:
                 self._raw = raw
                 self._transport: Transport = PlainTransport(raw)

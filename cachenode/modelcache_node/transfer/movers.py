@@ -31,7 +31,7 @@ from modelcache_api.errors import (
 )
 from modelcache_api.peer_auth import ClusterKeys
 from modelcache_api.retry_after import retry_after_s
-from modelcache_node.transfer.addresses import AddressBook, Endpoint
+from modelcache_node.transfer.addresses import AddressBook, Endpoint, check_name
 from modelcache_node.transfer.dispatching import Dispatcher, Ticket
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.http1 import build_request
@@ -45,9 +45,10 @@ from modelcache_node.transfer.pacing import (
 from modelcache_node.transfer.peer_fetching import PeerFetcher
 from modelcache_node.transfer.peer_ranges import PeerRange
 from modelcache_node.transfer.pins import condition
+from modelcache_node.transfer.proxies import Proxies
 from modelcache_node.transfer.ranges import MoverStats, PeerTls, RangeRequest, RangeResult
 from modelcache_node.transfer.redirects import MAX_HOPS, Hop, Ways, first_hop, next_hop
-from modelcache_node.transfer.rules import Rules
+from modelcache_node.transfer.rules import OpenNetwork, Rules
 from modelcache_node.transfer.wire import Assignment, Keys
 
 #: How long `fetch` goes on asking again. Arbitrary: callers that wait longer ask anew.
@@ -89,7 +90,7 @@ class Movers:
         rules: Rules | None = None,
         peer_tls: PeerTls | None = None,
     ) -> None:
-        """Start nothing yet.
+        """Start nothing yet. HTTPS_PROXY and NO_PROXY of our environment hold, see `proxies`.
 
         Args:
             count: Worker processes; None chooses by the number of cores.
@@ -103,7 +104,10 @@ class Movers:
         self._count = count or default_count(os.cpu_count() or 1)
         self._clock = clock
         self._uniform = uniform
+        self._rules = rules or OpenNetwork()
         self._book = AddressBook(clock=clock, rules=rules)
+        self._proxies = Proxies.from_environment(os.environ)
+        self._proxy_book = AddressBook(clock=clock)
         self._ways = Ways(clock)
         self._dispatcher = Dispatcher(
             self._count,
@@ -228,8 +232,13 @@ class Movers:
 
     async def _ask(self, request: RangeRequest, hop: Hop) -> RangeResult:
         endpoint, head = hop.endpoint, _request_head(request, hop)
+        proxy = self._proxies.way_to(endpoint)
         try:
-            addresses = await self._book.addresses_of(endpoint)
+            if proxy is None:
+                addresses = await self._book.addresses_of(endpoint)
+            else:
+                check_name(self._rules, endpoint.host)
+                addresses = await self._proxy_book.addresses_of(proxy)
         except SourceUnavailableError as e:
             raise RangeFailedError(FailureKind.UNAVAILABLE, str(e)) from e
         assignment = Assignment(
@@ -246,6 +255,7 @@ class Movers:
             validator=request.validator,
             total_bytes=request.total_bytes,
             wants_crc64nvme=request.want_crc64nvme,
+            tunnel_port=proxy.port if proxy else None,
         )
         done = await self._dispatcher.carry(Ticket(assignment, request.priority))
         return RangeResult.of(done, request.length)

@@ -25,7 +25,8 @@ class Assignment(NamedTuple):
     """One range for a worker. `request` holds the bytes to send, as Latin-1 text.
 
     To a peer the worker adds its signature, and the answer must be signed. `crc32c` is then that of
-    the bytes, if it is known; `server_name` is whom the certificate names, if not `host`.
+    the bytes, if it is known; `server_name` is whom the certificate names, if not `host`. With
+    `tunnel_port`, `addresses` are those of a proxy that listens there.
     """
 
     id: int
@@ -44,6 +45,7 @@ class Assignment(NamedTuple):
     is_peer: bool = False
     crc32c: int | None = None
     server_name: str | None = None
+    tunnel_port: int | None = None
 
     @property
     def pool(self) -> tuple[str, str, int, int]:

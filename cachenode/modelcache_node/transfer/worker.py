@@ -258,7 +258,13 @@ class Worker:
         if assignment.scheme == "http":
             return PlainTransport
         name = assignment.server_name or assignment.host
-        return self._trust_store().transport_to(name, assignment.trust)
+        secure = self._trust_store().transport_to(name, assignment.trust)
+        if assignment.tunnel_port is None:
+            return secure
+        from modelcache_node.transfer.proxies import through  # noqa: PLC0415 - few have a proxy
+
+        host = f"[{assignment.host}]" if ":" in assignment.host else assignment.host
+        return through(f"{host}:{assignment.port}", secure)
 
     # Peers: what they need is imported for the first of them only
 

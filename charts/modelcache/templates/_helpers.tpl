@@ -52,6 +52,14 @@ system:serviceaccount:{{ (index . 0).Release.Namespace }}:{{ include "modelcache
 {{- include "modelcache.fullname" . | upper | replace "-" "_" }}_AGENT_SERVICE_HOST
 {{- end -}}
 
+{{- /* HTTPS_PROXY and NO_PROXY of an agent; nothing without a proxy. */ -}}
+{{- define "modelcache.proxyVariables" -}}
+{{- if .Values.proxy.https -}}
+- {name: HTTPS_PROXY, value: {{ .Values.proxy.https | quote }}}
+- {name: NO_PROXY, value: {{ .Values.proxy.noProxy | quote }}}
+{{- end -}}
+{{- end -}}
+
 {{- define "modelcache.clusterKeySecret" -}}
 {{- default (printf "%s-cluster-key" (include "modelcache.fullname" .)) .Values.clusterKey.existingSecret -}}
 {{- end -}}

@@ -75,6 +75,8 @@ class JobSettings:
     image_pull_secrets: tuple[str, ...]
     agent_url: str
     agent_ca_pem: str
+    https_proxy: str = ""
+    no_proxy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,7 @@ def _container(
         "command": ["modelcache"],
         "args": arguments,
         "env": [
+            *_proxy_variables(settings),
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
             # a tenant's Job must not read the source as the node
             {"name": "AWS_EC2_METADATA_DISABLED", "value": "true"},
@@ -314,6 +317,15 @@ def agent_arguments(settings: JobSettings) -> list[str]:
         f"--agent-ca-file={AGENT_DIR}/ca.crt",
         f"--agent-server-name={AGENT_AUDIENCE}",
         "--termination-log=/dev/termination-log",
+    ]
+
+
+def _proxy_variables(settings: JobSettings) -> list[dict[str, str]]:
+    if not settings.https_proxy:
+        return []
+    return [
+        {"name": "HTTPS_PROXY", "value": settings.https_proxy},
+        {"name": "NO_PROXY", "value": settings.no_proxy},
     ]
 
 
