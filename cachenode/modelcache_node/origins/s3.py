@@ -104,7 +104,10 @@ class S3Origin:
                 Params={"Bucket": self._bucket, "Key": listed.key, **self._payer},
                 ExpiresIn=self._options.grant_s,
             )
-        return ObjectGrant(url=url, expires_at=_now().timestamp() + self._options.grant_s)
+        # botocore signs who pays as a header, which each request must then carry
+        headers = {"x-amz-request-payer": "requester"} if self._options.requester_pays else {}
+        expires_at = _now().timestamp() + self._options.grant_s
+        return ObjectGrant(url=url, headers=headers, expires_at=expires_at)
 
 
 @asynccontextmanager
