@@ -7,6 +7,7 @@ from e2e import existing, kind
 from e2e.cluster import Cluster
 from e2e.lab import cluster as lab
 from e2e.lab.commands import LabError
+from e2e.lab.settings import DEFAULT_NAME
 
 
 def opened() -> AbstractContextManager[Cluster]:
@@ -18,7 +19,7 @@ def opened() -> AbstractContextManager[Cluster]:
     which = os.environ.get("CLUSTER", "lab")
     match which:
         case "lab":
-            return lab.running()
+            return lab.running(os.environ.get("LAB_NAME", DEFAULT_NAME))
         case "kind":
             return kind.running()
         case "existing":

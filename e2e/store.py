@@ -55,12 +55,25 @@ class Store(ABC):
     @abstractmethod
     def start(self) -> None: ...
 
-    def upload(self, bucket: str, prefix: str, directory: Path, model: Model) -> str:
-        """Put a model into the store; return its URI."""
+    def upload(
+        self,
+        bucket: str,
+        prefix: str,
+        directory: Path,
+        model: Model,
+        *,
+        states_sha256: bool = False,
+    ) -> str:
+        """Put a model into the store; return its URI.
+
+        With `states_sha256` equal files are one blob to a node, whatever their prefix.
+        """
         client = self.client()
         client.create_bucket(bucket)
         for name, facts in model.items():
-            client.put_file(bucket, f"{prefix}/{name}", directory / name, facts.sha256)
+            key = f"{prefix}/{name}"
+            sha256 = facts.sha256
+            client.put_file(bucket, key, directory / name, sha256, states_sha256=states_sha256)
         return f"s3://{bucket}/{prefix}"
 
     def let_read(self, bucket: str, users: Sequence[Credentials]) -> None:

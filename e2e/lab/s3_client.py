@@ -1,5 +1,6 @@
 """A small S3 client with Signature Version 4, for filling a store by unix socket or by URL."""
 
+import base64
 import hashlib
 import hmac
 import http.client
@@ -100,10 +101,18 @@ class S3Client:
             if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                 raise
 
-    def put_file(self, bucket: str, key: str, file: Path, sha256: str) -> None:
-        """Upload a file whose content is known to have this checksum."""
+    def put_file(
+        self, bucket: str, key: str, file: Path, sha256: str, *, states_sha256: bool = False
+    ) -> None:
+        """Upload a file whose content is known to have this checksum.
+
+        With `states_sha256` the store keeps it, and states it to who asks for checksums.
+        """
+        headers = {"content-length": str(file.stat().st_size)}
+        if states_sha256:
+            stated = base64.b64encode(bytes.fromhex(sha256)).decode()
+            headers["x-amz-checksum-sha256"] = stated
         with file.open("rb") as body:
-            headers = {"content-length": str(file.stat().st_size)}
             self._request("PUT", f"/{bucket}/{key}", sha256=sha256, headers=headers, body=body)
 
     def put_bytes(self, bucket: str, key: str, content: bytes) -> None:
@@ -156,6 +165,7 @@ class S3Client:
             self._region,
             self._credentials,
             self._clock(),
+            {name: value for name, value in (headers or {}).items() if name.startswith("x-amz-")},
         )
         connection = self._address.connect()
         try:
@@ -176,11 +186,16 @@ def signed_headers(
     region: str,
     credentials: Credentials,
     now: datetime,
+    stated: Mapping[str, str],
 ) -> dict[str, str]:
-    """The headers of one request (method, path, query, host), with its Signature Version 4."""
+    """The headers of one request (method, path, query, host), with its Signature Version 4.
+
+    `stated` are further headers that are signed.
+    """
     method, path, query, host = asked
     stamp = now.strftime("%Y%m%dT%H%M%SZ")
-    headers = {"host": host, "x-amz-content-sha256": sha256, "x-amz-date": stamp}
+    headers = {"host": host, "x-amz-content-sha256": sha256, "x-amz-date": stamp, **stated}
+    headers = dict(sorted(headers.items()))
     names = ";".join(headers)
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
     request = "\n".join([method, path, query, lines, names, sha256])
