@@ -29,6 +29,12 @@ test: venv  ## the test suite; PYTEST_ARGS="-k name" narrows it
 test-live: venv  ## real services, with credentials from the environment (e2e/live)
 	$(bin)/pytest e2e/live -p no:cacheprovider $(PYTEST_ARGS)
 
+soak: venv  ## hundreds of kill -9 under readers that check every byte; needs root
+	MODELCACHE_SOAK=1 $(bin)/pytest tests/csi_driver/test_kill_loop.py -s $(PYTEST_ARGS)
+
+csi-sanity: venv  ## the CSI conformance suite, built once; needs root and Go
+	$(bin)/pytest e2e/conformance -p no:cacheprovider -s $(PYTEST_ARGS)
+
 check: venv  ## linters, types, layers, generated files
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
@@ -60,6 +66,7 @@ bench: venv  ## all benchmarks, or BENCH=cold ARGS="--quick --json --check"
 ci:  ## what CI runs: check, the README's test, the end-to-end run
 	$(MAKE) check
 	$(MAKE) test
+	$(MAKE) csi-sanity
 	$(MAKE) e2e CLUSTER=$(CLUSTER)
 
-.PHONY: help venv demo test test-live check generate generate-check lock image e2e bench ci
+.PHONY: help venv demo test test-live soak csi-sanity check generate generate-check lock image e2e bench ci

@@ -117,7 +117,7 @@ def one_round(
     """A new model: half of the kills while it comes, half when it is there."""
     digests = node.new_model(load.sizes, number)
     node.prefetch(number)
-    target = node.publish(f"pod-{number}")
+    target = node.publish(f"pod-{number}", number)
     assert mounts_at(target)[-1].fs_type == "fuse.modelcache"
     readers = [
         Reader(target / path, digest, how)

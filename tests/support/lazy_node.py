@@ -26,7 +26,9 @@ from support.agent_process import until
 from support.csi_plugin import publish_request
 
 NAMESPACE = "team"
-MODEL_CACHE = "llama"
+#: For a model to be resolved and a volume to be published, and for one call. Arbitrary.
+_PUBLISH_S = 240.0
+_CALL_S = 20.0
 _READER = Path(__file__).with_name("checking_reader.py")
 
 
@@ -131,7 +133,7 @@ class LazyNode:
                         *(sys.executable, "-m", "modelcache_node.cli", "prefetch"),
                         *(f"s3://models/{seed}", "--endpoint", self.endpoint.url, "--anonymous"),
                         *("--socket", self._at("agent.sock"), "--namespace", NAMESPACE),
-                        *("--model-cache", MODEL_CACHE),
+                        *("--model-cache", f"model-{seed}"),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=self._log,
@@ -158,18 +160,19 @@ class LazyNode:
 
     # -- volumes
 
-    def publish(self, name: str, *, mode: str = "lazy", timeout_s: float = 60.0) -> Path:
+    def publish(self, name: str, seed: int, *, mode: str = "lazy") -> Path:
+        """Publish the model of that seed to a pod, patiently."""
         volume = self.kubelet_root / "pods" / name / "volumes/kubernetes.io~csi/model"
         volume.mkdir(parents=True, exist_ok=True)
         target = volume / "mount"
-        attributes = {"modelCache": MODEL_CACHE, "mode": mode}
+        attributes = {"modelCache": f"model-{seed}", "mode": mode}
         with grpc.insecure_channel(f"unix:{self.home / 'csi.sock'}") as channel:
-            give_up_at = time.monotonic() + timeout_s
+            give_up_at = time.monotonic() + _PUBLISH_S
             while True:  # as the kubelet does
                 try:
                     csi_pb2_grpc.NodeStub(channel).NodePublishVolume(
                         publish_request(str(target), namespace=NAMESPACE, attributes=attributes),
-                        timeout=timeout_s,
+                        timeout=_CALL_S,
                         wait_for_ready=True,
                     )
                     return target

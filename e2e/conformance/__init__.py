@@ -1,0 +1,1 @@
+"""The CSI conformance suite, run against the real plugin."""
