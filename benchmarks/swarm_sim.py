@@ -15,7 +15,8 @@ from _flags import Flags, parse_flags, say
 from _reports import Bar, Report, table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from support.swarm_simulator import Result, Scenario, Simulator
+from support.swarm_scenarios import Result, Scenario
+from support.swarm_simulator import Simulator
 
 SMALL_CHUNKS = 256
 SEEDS = range(5)

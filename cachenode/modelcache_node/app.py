@@ -19,6 +19,8 @@ from modelcache_api.file_access import SOCKET_NAME
 from modelcache_api.messages import NodeReport
 from modelcache_api.names import AGENT_SERVER_NAME
 from modelcache_node.caching.cache import Cache
+from modelcache_node.caching.members import Members
+from modelcache_node.caching.swarms import Swarms
 from modelcache_node.membership.api_server import ApiServer
 from modelcache_node.membership.kubernetes import CacheNodeMembership
 from modelcache_node.membership.tokens import TokenReviewer
@@ -27,7 +29,7 @@ from modelcache_node.serving.file_api import FileApi
 from modelcache_node.serving.health_api import Health, build_health_api
 from modelcache_node.serving.job_api import build_job_api
 from modelcache_node.serving.local_api import build_local_api
-from modelcache_node.serving.peer_api import Manifests, PeerOptions, open_peers
+from modelcache_node.serving.peer_api import PeerOptions, is_reachable, open_peers
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
 from modelcache_node.transfer.ranges import PeerTls
@@ -62,6 +64,7 @@ class AgentOptions:
     proof_max_age_s: float | None = None
     rules: Rules = OpenNetwork()  # noqa: RUF009 - immutable
     peers: tuple[Address, ...] = ()
+    advertise: Address | None = None
     cluster_key_file: Path | None = None
     upload_limit_bytes_per_s: int | None = None
     peer_ca_file: Path | None = None
@@ -88,10 +91,11 @@ async def run_agent(options: AgentOptions) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     async with AsyncExitStack() as stack:
-        store, movers, cache = await _open_cache(options, stack)
+        agent = await _open_agent(options, stack)
+        cache = agent.cache
         await _serve_local(options, cache, stack)
         health = Health(cache)
-        address = await _meet_peers(options, store, movers, health, stack)
+        address = await _meet_peers(options, agent, health, stack)
         if options.health_listen:
             await _serve_tcp(build_health_api(health), options.health_listen, stack)
         if options.node_name:
@@ -100,7 +104,17 @@ async def run_agent(options: AgentOptions) -> None:
         await stop.wait()
 
 
-async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> tuple[Store, Movers, Cache]:
+@dataclass(frozen=True, slots=True)
+class _Agent:
+    """The parts of one agent that others are made of."""
+
+    store: Store
+    movers: Movers
+    swarms: Swarms
+    cache: Cache
+
+
+async def _open_agent(options: AgentOptions, stack: AsyncExitStack) -> _Agent:
     store = await asyncio.to_thread(
         Store.open, options.data_dir, allow_any_disk=options.allow_any_disk
     )
@@ -113,9 +127,11 @@ async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> tuple[Sto
             peer_tls=options.peer_tls,
         )
     )
+    swarms = Swarms(store, clock=time.monotonic)
     cache = Cache(
         store,
         movers,
+        swarms,
         capacity_bytes=options.capacity_bytes,
         now=_now,
         clock=time.monotonic,
@@ -123,11 +139,11 @@ async def _open_cache(options: AgentOptions, stack: AsyncExitStack) -> tuple[Sto
         proof_max_age_s=options.proof_max_age_s,
     )
     stack.push_async_callback(cache.close)
-    return store, movers, cache
+    return _Agent(store, movers, swarms, cache)
 
 
 async def _meet_peers(
-    options: AgentOptions, store: Store, movers: Movers, health: Health, stack: AsyncExitStack
+    options: AgentOptions, agent: _Agent, health: Health, stack: AsyncExitStack
 ) -> str:
     """Serve other agents, or health alone; returns the address for them."""
     tls = options.peer_tls
@@ -139,8 +155,8 @@ async def _meet_peers(
         peers=options.peers,
         key_file=options.cluster_key_file,
         upload=UploadOptions(
-            store.root / "blobs",
-            store.boot_id,
+            agent.store.root / "blobs",
+            agent.store.boot_id,
             bytes_per_s=options.upload_limit_bytes_per_s,
             tls=certificate,
         ),
@@ -150,9 +166,22 @@ async def _meet_peers(
         _LOG.warning("no --cluster-key-file: %s answers health only", _shown(options.listen))
         await _serve_tcp(build_health_api(health), options.listen, stack)
         return _shown(options.listen)
-    peers = await open_peers(peer_options, Manifests(store), health, movers, stack, now=_now)
+    peers = await open_peers(peer_options, agent.swarms, health, agent.movers, stack, now=_now)
     health.more_metrics = lambda: peer_metrics(peers.server.stats())
-    return peers.address
+    address = _shown(options.advertise) if options.advertise else peers.address
+    named = tuple(_shown(one) for one in options.peers)
+    if named and not options.advertise and not is_reachable(options.listen):
+        raise InvalidRequestError("--peer needs --advertise where --listen is no single address")
+    members = _members_by_hand(address, named)
+    agent.swarms.connect(address, peers.client, lambda _: members, peers.server.uploads_under_way)
+    return address
+
+
+def _members_by_hand(address: str, named: tuple[str, ...]) -> Members:
+    try:
+        return Members.by_hand(address, named)
+    except ValueError as e:
+        raise InvalidRequestError(f"--peer: {e}") from e
 
 
 async def _serve_local(options: AgentOptions, cache: Cache, stack: AsyncExitStack) -> None:

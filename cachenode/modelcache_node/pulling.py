@@ -7,6 +7,7 @@ goes on where it was, and one of an unchanged source moves nothing.
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from modelcache_node.caching.downloads import Download, Tally
 from modelcache_node.caching.grants import GrantPool
 from modelcache_node.caching.integrity import integrity_of
 from modelcache_node.caching.resolving import Resolution, resolve
+from modelcache_node.caching.swarms import Swarms
 from modelcache_node.origins.base import SourceOptions
 from modelcache_node.origins.granting import GrantedSource
 from modelcache_node.origins.opening import check_uri
@@ -129,7 +131,14 @@ class Puller:
             source,
             {blob_of[one.path]: (one.path, one.grant) for one in objects},
         )
-        download = Download(resolution, blobs=store.blobs, movers=self._movers, grants=pool)
+        download = Download(
+            resolution,
+            blobs=store.blobs,
+            movers=self._movers,
+            grants=pool,
+            swarms=Swarms(store, clock=time.monotonic),
+            clock=time.monotonic,
+        )
         running = asyncio.create_task(download.run())
         try:
             await self._watch(running, download.tally)

@@ -20,13 +20,13 @@ class ChunkSlots:
 
     blobs: tuple[tuple[str, int], ...]
     _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    _first: dict[str, int] = field(init=False, repr=False, compare=False)
+    _ranges: dict[str, range] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ends = tuple(accumulate(n_chunks for _, n_chunks in self.blobs))
         object.__setattr__(self, "_ends", ends)
-        first = {key: end - n for (key, n), end in zip(self.blobs, ends, strict=True)}
-        object.__setattr__(self, "_first", first)
+        ranges = {key: range(end - n, end) for (key, n), end in zip(self.blobs, ends, strict=True)}
+        object.__setattr__(self, "_ranges", ranges)
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -40,12 +40,17 @@ class ChunkSlots:
         return self._ends[-1] if self._ends else 0
 
     def slot(self, blob: str, index: int) -> int:
-        """Raises KeyError for a blob of another revision."""
-        return self._first[blob] + index
+        """Raises KeyError or IndexError for a chunk of another revision."""
+        return self._ranges[blob][index]
 
-    def first_slot(self, blob: str) -> int:
-        """Raises KeyError for a blob of another revision."""
-        return self._first[blob]
+    def find(self, blob: str, index: int) -> int | None:
+        """The slot of a chunk, or None where the revision has none such."""
+        slots = self._ranges.get(blob, range(0))
+        return slots[index] if 0 <= index < len(slots) else None
+
+    def slots_of(self, blob: str) -> range:
+        """Slots of a blob, in the order of its chunks. Raises KeyError for another revision's."""
+        return self._ranges[blob]
 
     def locate(self, slot: int) -> tuple[str, int]:
         """(blob key, index) of a slot; IndexError where there is none."""
@@ -53,4 +58,4 @@ class ChunkSlots:
             raise IndexError(f"slot {slot} of {self.n_slots}")
         number = bisect_right(self._ends, slot)
         key = self.blobs[number][0]
-        return key, slot - self._first[key]
+        return key, slot - self._ranges[key].start

@@ -22,6 +22,7 @@ from modelcache_api.messages import (
 )
 from modelcache_node.caching.cache import Cache
 from modelcache_node.caching.sessions import serve_session
+from modelcache_node.caching.swarms import Swarms
 from modelcache_node.origins.base import SourceOptions
 from modelcache_node.origins.granting import GrantedSource
 from modelcache_node.store.store import Store
@@ -109,6 +110,7 @@ async def open_node(
             cache = Cache(
                 store,
                 movers,
+                Swarms(store, clock=lambda: 0.0),
                 capacity_bytes=None,
                 now=clock,
                 clock=lambda: 0.0,

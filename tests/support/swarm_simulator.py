@@ -15,89 +15,17 @@ wrong bytes by an honest node is counted: that must not happen.
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_node.swarm.asks import Ask, ClaimAsk, Failure
-from modelcache_node.swarm.policy import Swarm, SwarmLimits
-from modelcache_node.swarm.uploads import admits
+from modelcache_node.swarm.policy import Swarm
+from modelcache_node.swarm.uploads import admits, hints
+from support.swarm_scenarios import Result, Scenario
 
 _BLOB = "5" * 64
 _WRONG = 0xBAD
 #: A stuck run is given up after so many times the ideal.
 _PATIENCE = 40.0
-
-
-@dataclass
-class Scenario:
-    """What to simulate. Rates are in chunks per second."""
-
-    n_nodes: int
-    n_chunks: int
-    seed: int = 0
-    rate: float = 20.0
-    origin_rate: float | None = None
-    latency_s: float = 0.001
-    n_neighbours: int = 32
-    limits: SwarmLimits = field(default_factory=SwarmLimits)
-    #: Uplink and downlink of some nodes, as parts of `rate`.
-    slow_up: dict[int, float] = field(default_factory=dict)
-    slow_down: dict[int, float] = field(default_factory=dict)
-    #: When nodes begin, and when they die, in parts of the ideal time.
-    joins_at: dict[int, float] = field(default_factory=dict)
-    dies_at: dict[int, float] = field(default_factory=dict)
-    revives_at: dict[int, float] = field(default_factory=dict)
-    #: Requests per second above which the origin answers 429.
-    origin_requests_per_s: float | None = None
-    #: Nodes without a grant, and nodes that hold everything from the start.
-    without_grant: frozenset[int] = frozenset()
-    complete: frozenset[int] = frozenset()
-    #: Part of messages (maps, claims, chunk requests) that get lost.
-    loss: float = 0.0
-    #: Nodes that send wrong bytes; nodes whose maps state checksums of their own.
-    corrupt: frozenset[int] = frozenset()
-    liars: frozenset[int] = frozenset()
-    #: Maps are as old as this when they are read.
-    stale_s: float = 0.0
-    group_size: int = 32
-
-    @property
-    def ideal_s(self) -> float:
-        """The time that no system can beat with one egress copy: T*."""
-        n_fed = self.n_nodes - len(self.complete)
-        up = sum(self.rate * self.slow_up.get(node, 1.0) for node in range(self.n_nodes))
-        down = min(self.rate * self.slow_down.get(node, 1.0) for node in range(self.n_nodes))
-        seeds = len(self.complete)
-        bounds = [self.n_chunks / down, (n_fed - (0 if seeds else 1)) * self.n_chunks / up]
-        if not seeds:
-            bounds.append(self.n_chunks / (self.origin_rate or self.rate))
-        return max(bounds)
-
-    @property
-    def ideal_end_s(self) -> float:
-        """The same with the last node that joins: it cannot have begun before."""
-        joins_s = max(self.joins_at.values(), default=0.0) * self.ideal_s
-        return max(self.ideal_s, joins_s + (self.n_chunks / self.rate if joins_s else 0.0))
-
-
-@dataclass
-class Result:
-    """What came of it."""
-
-    ended: bool
-    seconds: float
-    ratio: float
-    origin_fetches: int
-    origin_requests: int
-    messages_per_node: float
-    busy_replies: int
-    wrong_sends: int
-    wrong_held: int
-    finished_at: dict[int, float]
-    blamed: dict[int, int]
-
-    def origin_ratio(self, scenario: Scenario) -> float:
-        return self.origin_fetches / scenario.n_chunks
 
 
 class Node:
@@ -133,6 +61,7 @@ class Node:
         )
         self.policy.set_members(*self.members)
         self.policy.set_can_fetch(now, can_fetch=can_fetch)
+        self.policy.want(range(self.slots.n_slots))
         if former is not None:  # what was on disk
             for slot in range(self.slots.n_slots):
                 if former.holdings.has(slot):
@@ -270,7 +199,7 @@ class Simulator:
                 policy.hear(name, self._map(other, instance, since), self.now)
         self._drop_overruled(node)
         self._pump(node)
-        self._at(self.now + policy._poll_pause_s() / 2, self._poll, node, life)
+        self._at(self.now + policy.poll_pause_s / 2, self._poll, node, life)
 
     def _map(self, other: Node, instance: int, since: int):
         told = other.policy.map_for(instance, since)
@@ -318,7 +247,7 @@ class Simulator:
             self._fail(node, life, ask, Failure.LACKS)
         elif not admits(len(other.queued), other.queued.count(ask.slot)):
             self.n_busy += 1
-            names = other.policy.hints(ask.slot, node.name, self.now)
+            names = hints(ask.slot, other.policy.neighbours, node.name, self.now)
             self._at(
                 self.now + self.scenario.latency_s, self._fail, node, life, ask, Failure.BUSY, names
             )
@@ -366,7 +295,7 @@ class Simulator:
         if outcome.is_accepted and crc != self.truth[ask.slot]:
             node.wrong.add(ask.slot)
         self._drop_overruled(node)
-        if policy.is_complete:
+        if policy.holdings.bits.bit_count() == self.slots.n_slots:
             self._finish(node)
         self._pump(node)
 
@@ -405,7 +334,7 @@ class Simulator:
         if self._lost():
             self._at(self.now + 1.0, self._claim_failed, node, life, claim)
         elif not other.is_alive:
-            node.policy.claim_failed(claim, self.now)
+            node.policy.duty.unanswered(claim, self.now)
             self._pump(node)
         else:
             states = other.policy.serve_claim(claim.slots, self.now)
@@ -414,7 +343,7 @@ class Simulator:
 
     def _claim_failed(self, node: Node, life: int, claim: ClaimAsk) -> None:
         if node.life == life and node.is_alive:
-            node.policy.claim_failed(claim, self.now)
+            node.policy.duty.unanswered(claim, self.now)
             self._pump(node)
 
     # Events

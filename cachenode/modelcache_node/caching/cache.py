@@ -25,7 +25,6 @@ from modelcache_api.messages import (
     LeaseRequest,
     LeaseState,
     NodeReport,
-    ProofReport,
     RevisionReport,
     VerifyReport,
 )
@@ -38,8 +37,9 @@ from modelcache_node.caching.file_access import FileAccess
 from modelcache_node.caching.listings import ListingBudget
 from modelcache_node.caching.proving import Proving
 from modelcache_node.caching.removing import Removals
-from modelcache_node.caching.reporting import Facts, Failure, report_revision
+from modelcache_node.caching.reporting import Facts, Failure, report_proof, report_revision
 from modelcache_node.caching.resolving import Resolution, resolve
+from modelcache_node.caching.swarms import Swarms
 from modelcache_node.caching.waiting import Waiting, not_yet
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
@@ -64,6 +64,7 @@ class Cache:
         self,
         store: Store,
         movers: Movers,
+        swarms: Swarms,
         *,
         capacity_bytes: int | None,
         now: Callable[[], float],
@@ -77,6 +78,7 @@ class Cache:
         """
         self._store = store
         self._movers = movers
+        self._swarms = swarms
         self._now = now
         self._clock = clock
         self._version = version
@@ -135,6 +137,7 @@ class Cache:
                 store=self._store,
                 movers=self._movers,
                 capacity=self._capacity,
+                swarms=self._swarms,
                 now=self._now,
                 clock=self._clock,
             )
@@ -321,19 +324,7 @@ class Cache:
             reserved_bytes=self._capacity.reserved_bytes,
             leases_reported=self._capacity.evictions_allowed,
             revisions=[self._report(one) for one in self._store.revisions.revisions()],
-            proofs=[
-                ProofReport(
-                    namespace=proof.namespace,
-                    model_cache=proof.model_cache,
-                    model_cache_uid=proof.model_cache_uid,
-                    request=proof.request,
-                    revision=proof.revision,
-                    at=proof.at,
-                    renewed_at=proof.renewed_at,
-                    is_provisional=bool(proof.is_provisional),
-                )
-                for proof in self._store.index.proofs
-            ],
+            proofs=[report_proof(proof) for proof in self._store.index.proofs],
             wanted=self._waiting.report(),
         )
 

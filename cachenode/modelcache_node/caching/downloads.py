@@ -1,11 +1,13 @@
 """Bring the missing chunks of a revision into the store, and seal its blobs.
 
-One engine for the agent and for `pull`. It goes on until everything is sealed or something cannot
-be mended here: a changed source, a full disk, content that stays wrong. An origin that does not
-answer is waited for; who wants to give up cancels.
+One engine for the agent and for `pull`: the swarm's policy says which chunk to fetch next, from the
+origin or from a peer; a node that is alone reads everything from the origin. It goes on until
+everything is sealed or something cannot be mended here: a changed source, a full disk, content that
+stays wrong. An origin or peers that do not answer are waited for; who wants to give up cancels.
 
 Guarantees:
 - a chunk counts as present only after it was written and its answer checked;
+- a chunk from a peer only if it is what its reader at the origin announced;
 - a blob is sealed only when its checksum, where the origin states one, agrees;
 - what was fetched before a crash or a cancellation is not fetched again;
 - chunks that readers wait for are fetched before all others, and beside them.
@@ -13,43 +15,48 @@ Guarantees:
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
+from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_api.chunks import chunk_range
 from modelcache_api.errors import (
-    AccessDeniedError,
-    GrantExpiredError,
     IntegrityMismatchError,
     ModelCacheError,
 )
-from modelcache_api.manifest import ChecksumAlgorithm
 from modelcache_node.caching.grants import GrantPool
 from modelcache_node.caching.ordering import fetch_order
-from modelcache_node.caching.resolving import BlobSource, Resolution, to_grant
+from modelcache_node.caching.providers import NotGivenError, Providers, Wanted
+from modelcache_node.caching.resolving import BlobSource, Resolution
+from modelcache_node.caching.swarms import Swarms
 from modelcache_node.caching.wishes import Wishes
 from modelcache_node.store.blobs import BlobStore
+from modelcache_node.store.combining import chunk_crcs
+from modelcache_node.store.files import open_file
 from modelcache_node.store.partial_blob import PartialBlob
+from modelcache_node.swarm.asks import Ask
 from modelcache_node.transfer.movers import Movers
-from modelcache_node.transfer.ranges import RangeRequest, RangeResult
+from modelcache_node.transfer.ranges import RangeResult
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 #: How often a blob whose checksum disagrees is mended before the source is called broken.
 MAX_MENDS = 2
-#: How often in a row a range's grant may be called expired, each time a new one, before the source
-#: is called closed. Arbitrary: clocks differ, but a fresh grant that is refused is no grant.
-MAX_RENEWALS = 3
 #: Between looks at a blob that another revision's download is at. Arbitrary; blobs take seconds.
 SHARED_BLOB_PAUSE_S = 0.5
 #: Of ranges that readers wait for, in the movers' queue: before all others.
 READERS_PRIORITY = -1
 #: Ranges under way for readers, beside the others. Arbitrary: a reader in order needs one at a
 #: time, several readers one each.
-READERS_WORKERS = 4
+READERS_REQUESTS = 4
+#: Blobs under way at once, in fetch order: what peers may offer is chosen among their chunks.
+#: Arbitrary; a descriptor and a journal each.
+MAX_OPEN_BLOBS = 64
+#: At least so often the policy is asked anew, seconds: time alone may have changed its mind.
+LOOK_S = 0.1
 
 
 @dataclass(slots=True)
@@ -64,15 +71,17 @@ class Tally:
     note: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Blob:
-    """One blob under way: its missing chunks, and how many of them are being fetched."""
+    """One blob under way: how many chunks it lacks, and which turned out wrong while sealing."""
 
     source: BlobSource
     partial: PartialBlob
-    missing: deque[int]
-    n_in_flight: int = 0
+    slots: range
+    n_missing: int
     n_mends: int = 0
+    is_sealing: bool = False
+    overruled: list[int] = field(default_factory=list)
 
 
 class Download:
@@ -85,18 +94,31 @@ class Download:
         blobs: BlobStore,
         movers: Movers,
         grants: GrantPool,
+        swarms: Swarms,
+        clock: Callable[[], float],
     ) -> None:
+        """`clock` is monotonic, in seconds; the same as that of `swarms`."""
         self._resolution = resolution
         self._blobs = blobs
         self._movers = movers
         self._grants = grants
-        self._queue: deque[_Blob] = deque()
-        self._wishes = Wishes()
-        self._wake = asyncio.Event()
-        self._pending = deque(
-            resolution.sources[file.blob]
-            for file in fetch_order(resolution.manifest.blobs.values())
+        self._swarms = swarms
+        self._clock = clock
+        self._slots = ChunkSlots.of(resolution.manifest)
+        self._link = swarms.join(
+            resolution.manifest, self._slots, origin_requests=movers.max_outstanding
         )
+        self._policy = self._link.policy
+        self._providers = Providers(
+            resolution, movers, grants, self._link, on_retry=self._note_retry
+        )
+        self._open_blobs: dict[str, _Blob] = {}
+        self._n_opening = 0
+        self._wishes = Wishes()
+        self._n_for_readers = 0
+        self._carrying: dict[Ask, asyncio.Task[None]] = {}
+        files = fetch_order(resolution.manifest.blobs.values())
+        self._pending = deque(resolution.sources[file.blob] for file in files)
         self._n_unsealed = len(self._pending)
         self.tally = Tally(
             bytes_total=sum(f.size_bytes for f in resolution.manifest.blobs.values())
@@ -112,15 +134,14 @@ class Download:
             DiskFullError, DiskFailedError: what was fetched so far is kept.
         """
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._movers.max_outstanding):
-                    group.create_task(self._work())
-                for _ in range(READERS_WORKERS):
-                    group.create_task(self._work_for_readers())
+            async with asyncio.TaskGroup() as tasks:
+                await self._drive(tasks)
+                self._link.stop()
         except ExceptionGroup as e:
             raise e.exceptions[0] from e
         finally:
-            for entry in self._queue:
+            self._swarms.leave(self._resolution.manifest.revision, self._link)
+            for entry in self._open_blobs.values():
                 entry.partial.close()
 
     def prioritise(self, blob: str, chunks: Sequence[int]) -> None:
@@ -129,38 +150,99 @@ class Download:
         Of a blob that is not begun it is begun, also without chunks: readers need its files.
         """
         self._wishes.add(blob, chunks)
-        self._pulse()
+        self._link.pulse()
 
-    async def _work_for_readers(self) -> None:
+    @property
+    def has_offers(self) -> bool:
+        """Whether a peer has anything that is wanted."""
+        return self._link.has_offers
+
+    async def _drive(self, tasks: asyncio.TaskGroup) -> None:
+        await self._take_sealed()
         while self._n_unsealed:
-            wish = self._wishes.take()
-            if wish is None:
-                await self._wake.wait()
-                continue
+            changed = self._link.changed
+            self._step(tasks)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await changed.wait()
+
+    def _step(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin whatever can be begun now."""
+        self._policy.set_can_fetch(self._clock(), can_fetch=self._grants.has_sessions)
+        self._drop_overruled()
+        while self._pending and len(self._open_blobs) + self._n_opening < MAX_OPEN_BLOBS:
+            self._begin(self._pending[0], tasks)
+        self._link.step(tasks)
+        self._serve_readers(tasks)
+        while (ask := self._policy.next_ask(self._clock())) is not None:
+            self._carrying[ask] = tasks.create_task(self._carry(ask))
+        for entry in list(self._open_blobs.values()):
+            if not entry.n_missing and not entry.is_sealing:
+                entry.is_sealing = True
+                tasks.create_task(self._seal(entry))
+
+    def _serve_readers(self, tasks: asyncio.TaskGroup) -> None:
+        """Fetch what readers wait for, beside the rest; what nobody can give yet goes first."""
+        while self._n_for_readers < READERS_REQUESTS and (wish := self._wishes.take()) is not None:
             blob, index = wish
-            entry = next((one for one in self._queue if one.source.file.blob == blob), None)
+            entry = self._open_blobs.get(blob)
             if entry is None:
                 source = next((one for one in self._pending if one.file.blob == blob), None)
-                if source is None:
-                    continue  # sealed, or being opened: the reader asks again
-                self._pending.remove(source)
-                self._wishes.add(blob, () if index is None else (index,))
-                await self._open(source)
-            elif index is not None and index in entry.missing:
-                entry.missing.remove(index)
-                await self._fetch(entry, index, priority=READERS_PRIORITY)
+                if source is not None:  # else sealed, or being opened: the reader asks again
+                    self._begin(source, tasks)
+                    if index is not None:
+                        self._policy.hurry(self._slots.slot(blob, index))
+            elif index is not None:
+                ask = self._policy.ask_urgently(entry.slots[index], self._clock())
+                if ask is not None:
+                    self._n_for_readers += 1
+                    self._carrying[ask] = tasks.create_task(self._carry_for_reader(ask))
+
+    async def _carry_for_reader(self, ask: Ask) -> None:
+        try:
+            await self._carry(ask, priority=READERS_PRIORITY)
+        finally:
+            self._n_for_readers -= 1
+
+    # Blobs
+
+    def _begin(self, source: BlobSource, tasks: asyncio.TaskGroup) -> None:
+        self._pending.remove(source)
+        self._n_opening += 1
+        tasks.create_task(self._open(source))
+
+    async def _take_sealed(self) -> None:
+        """Tell neighbours of what is here already."""
+        for source in [one for one in self._pending if self._blobs.is_sealed(one.file.blob)]:
+            await self._hold_sealed(source)
+            self._pending.remove(source)
+            self._n_unsealed -= 1
+
+    async def _hold_sealed(self, source: BlobSource) -> None:
+        file = source.file
+        found = await asyncio.to_thread(self._blobs.checksums, file.blob, file.size_bytes)
+        for slot, (crc32c, crc64nvme) in zip(self._slots.slots_of(file.blob), found, strict=True):
+            self._policy.hold(slot, crc32c, crc64nvme, vouched=True)
+        self.tally.bytes_present += file.size_bytes
 
     async def _open(self, source: BlobSource) -> None:
-        if self._blobs.is_sealed(source.file.blob):
-            self.tally.bytes_present += source.file.size_bytes
-            self._n_unsealed -= 1
-            self._pulse()
-            return
+        file = source.file
         partial = await self._open_partial(source)
-        missing = deque(partial.missing())
-        self.tally.bytes_present += source.file.size_bytes - _missing_bytes(source, missing)
-        self._queue.append(_Blob(source, partial, missing))
-        self._pulse()
+        self._n_opening -= 1
+        slots = self._slots.slots_of(file.blob)
+        missing = list(partial.missing())
+        for index, record in partial.present():
+            self._policy.hold(
+                slots[index],
+                record.crc32c,
+                record.crc64nvme,
+                vouched=partial.is_sealed,
+                is_shared=partial.is_shared,
+            )
+        self._open_blobs[file.blob] = _Blob(source, partial, slots, len(missing))
+        self.tally.bytes_present += file.size_bytes - _bytes_of(source, missing)
+        self._policy.want(slots[index] for index in missing)
+        self._link.pulse()
 
     async def _open_partial(self, source: BlobSource) -> PartialBlob:
         """Open a blob, waiting for another revision's download that is at it."""
@@ -177,74 +259,10 @@ class Download:
                 (await opening).close()
             raise
 
-    async def _work(self) -> None:
-        while self._n_unsealed:
-            entry = next(self._with_work(), None)
-            if entry is None and self._pending:  # opened late: few blobs are open at once
-                await self._open(self._pending.popleft())
-            elif entry is None:
-                await self._wake.wait()
-            elif entry.missing:
-                await self._fetch(entry, entry.missing.popleft())
-            else:
-                await self._seal(entry)
-
-    def _with_work(self) -> Iterator[_Blob]:
-        """Blobs with a chunk to fetch, or to be sealed and not being so yet."""
-        for entry in self._queue:
-            if entry.missing or (entry.n_in_flight == 0):
-                yield entry
-
-    async def _fetch(self, entry: _Blob, index: int, *, priority: int = 0) -> None:
-        offset, length = chunk_range(index, entry.source.file.size_bytes)
-        entry.n_in_flight += 1
-        try:
-            result = await self._fetch_range(entry, offset, length, priority)
-        except BaseException:
-            entry.missing.appendleft(index)
-            raise
-        finally:
-            entry.n_in_flight -= 1
-            self._pulse()
-        entry.partial.mark_present(index, result.crc32c, result.crc64nvme or 0)
-        self.tally.bytes_present += length
-        self.tally.bytes_from_origin += length
-        self.tally.note = None
-
-    async def _fetch_range(
-        self, entry: _Blob, offset: int, length: int, priority: int
-    ) -> RangeResult:
-        """One range, by whichever grant is live; waits for one, and for the origin."""
-        file = entry.source.file
-        n_renewals = 0
-        while True:
-            grant = await self._grants.get(file.blob)
-            try:
-                return await self._movers.fetch(
-                    RangeRequest(
-                        path=entry.partial.data_path,
-                        offset=offset,
-                        length=length,
-                        grant=to_grant(grant),
-                        validator=entry.source.validator,
-                        total_bytes=file.size_bytes,
-                        ca_pem=self._resolution.ca_pem,
-                        want_crc64nvme=_wants_crc64nvme(entry.source),
-                        priority=priority,
-                    ),
-                    give_up_after_s=None,
-                    on_retry=self._note_retry,
-                )
-            except GrantExpiredError as e:
-                n_renewals += 1
-                if n_renewals > MAX_RENEWALS:
-                    raise AccessDeniedError(f"new grants are refused too: {e}") from e
-                self._grants.reject(file.blob, grant)
-
     async def _seal(self, entry: _Blob) -> None:
-        entry.n_in_flight += 1  # so that nobody else seals it
+        file = entry.source.file
+        sealing = _in_thread(entry.partial.seal, file.checksum)
         try:
-            sealing = _in_thread(entry.partial.seal, entry.source.file.checksum)
             try:
                 await asyncio.shield(sealing)
             except asyncio.CancelledError:  # its journal must stay open until the thread is done
@@ -254,33 +272,117 @@ class Download:
             entry.n_mends += 1
             if entry.n_mends > MAX_MENDS:
                 raise
-            entry.missing.extend(entry.partial.missing())
-            self.tally.bytes_present -= _missing_bytes(entry.source, entry.missing)
-            self.tally.note = f"{entry.source.file.path}: wrong content, fetching again"
-            entry.n_in_flight -= 1
+            missing = list(entry.partial.missing())
+            self._policy.reject(entry.slots[index] for index in missing)
+            self._is_mended(entry, missing)
+            self.tally.note = f"{file.path}: wrong content, fetching again"
         else:
-            self._queue.remove(entry)
+            entry.overruled.clear()  # the origin's own checksum says otherwise
+            del self._open_blobs[file.blob]
             entry.partial.close()
             self._n_unsealed -= 1
-        self._pulse()
+            self._policy.seal(entry.slots)
+        self._link.pulse()
+
+    def _is_mended(self, entry: _Blob, missing: list[int]) -> None:
+        """Sealing failed: these are to come again, and what was overruled meanwhile."""
+        entry.is_sealing = False
+        entry.n_missing = len(missing)
+        self.tally.bytes_present -= _bytes_of(entry.source, missing)
+        for index in entry.overruled:
+            if index not in missing:
+                self._mark_absent(entry, index)
+        entry.overruled.clear()
+
+    def _drop_overruled(self) -> None:
+        """Chunks that were announced wrongly, as better words say now."""
+        for slot in self._policy.take_dropped():
+            blob, index = self._slots.locate(slot)
+            entry = self._open_blobs.get(blob)
+            if entry is not None and entry.is_sealing:
+                entry.overruled.append(index)
+            elif entry is not None:
+                self._mark_absent(entry, index)
+
+    def _mark_absent(self, entry: _Blob, index: int) -> None:
+        entry.partial.mark_absent(index)
+        entry.n_missing += 1
+        self.tally.bytes_present -= chunk_range(index, entry.source.file.size_bytes)[1]
+
+    # Chunks
+
+    async def _carry(self, ask: Ask, *, priority: int = 0) -> None:
+        blob, index = self._slots.locate(ask.slot)
+        entry = self._open_blobs[blob]
+        try:
+            result = await self._fetch(ask, entry, index, priority)
+        except NotGivenError as e:
+            self._policy.failed(ask, e.why, self._clock(), e.holders)
+        except BaseException:
+            self._policy.abandoned(ask, self._clock())
+            raise
+        else:
+            del self._carrying[ask]
+            await self._accept(ask, entry, index, result)
+        finally:
+            self._carrying.pop(ask, None)
+            self._link.pulse()
+
+    async def _fetch(self, ask: Ask, entry: _Blob, index: int, priority: int) -> RangeResult:
+        wanted = Wanted(
+            entry.source,
+            index,
+            entry.partial.data_path,
+            announced=self._policy.words.crc32c(ask.slot),
+            priority=priority,
+        )
+        if ask.peer is None:
+            return await self._providers.from_origin(wanted)
+        return await self._providers.from_peer(wanted, ask.peer, ask.timeout_s)
+
+    async def _accept(self, ask: Ask, entry: _Blob, index: int, result: RangeResult) -> None:
+        if not await self._is_undisturbed(ask, entry, index, result.crc32c):
+            self._policy.abandoned(ask, self._clock())
+            return
+        crc64nvme = result.crc64nvme or 0
+        is_shared = entry.partial.is_shared
+        outcome = self._policy.came(
+            ask, result.crc32c, crc64nvme, self._clock(), is_shared=is_shared
+        )
+        if not outcome.is_accepted:
+            return
+        entry.partial.mark_present(index, result.crc32c, crc64nvme)
+        entry.n_missing -= 1
+        self.tally.bytes_present += result.bytes
+        if ask.peer is None:
+            self.tally.bytes_from_origin += result.bytes
+        else:
+            self.tally.bytes_from_peers += result.bytes
+        self.tally.note = None
+
+    async def _is_undisturbed(self, ask: Ask, entry: _Blob, index: int, crc32c: int) -> bool:
+        """End others that write the same chunk; whether what is on disk is still what came."""
+        others = [task for one, task in self._carrying.items() if one.slot == ask.slot]
+        if not others:
+            return True
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        return await asyncio.to_thread(_crc32c_on_disk, entry.partial, index) == crc32c
 
     def _note_retry(self, note: str) -> None:
         self.tally.retries += 1
         self.tally.note = note
-
-    def _pulse(self) -> None:
-        self._wake.set()
-        self._wake = asyncio.Event()
 
 
 def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[T]:
     return asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
 
 
-def _missing_bytes(source: BlobSource, missing: deque[int]) -> int:
-    return sum(chunk_range(index, source.file.size_bytes)[1] for index in missing)
+def _crc32c_on_disk(partial: PartialBlob, index: int) -> int:
+    with open_file(partial.data_path) as fd:
+        return chunk_crcs(fd, index, partial.size_bytes)[0]
 
 
-def _wants_crc64nvme(source: BlobSource) -> bool:
-    checksum = source.file.checksum
-    return checksum is not None and checksum.algorithm is ChecksumAlgorithm.CRC64NVME
+def _bytes_of(source: BlobSource, indexes: list[int]) -> int:
+    return sum(chunk_range(index, source.file.size_bytes)[1] for index in indexes)

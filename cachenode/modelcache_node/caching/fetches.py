@@ -20,6 +20,7 @@ from modelcache_node.caching.downloads import Download, Tally
 from modelcache_node.caching.grants import GrantPool
 from modelcache_node.caching.integrity import integrity_of
 from modelcache_node.caching.resolving import Resolution
+from modelcache_node.caching.swarms import Swarms
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
 
@@ -39,6 +40,7 @@ class Fetch:
         store: Store,
         movers: Movers,
         capacity: Capacity,
+        swarms: Swarms,
         now: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
@@ -49,6 +51,7 @@ class Fetch:
         self._store = store
         self._movers = movers
         self._capacity = capacity
+        self._swarms = swarms
         self._now = now
         self._clock = clock
         self._download = self._new_download()
@@ -62,7 +65,8 @@ class Fetch:
     @property
     def bytes_per_s(self) -> float:
         elapsed_s = self._clock() - self._began_at
-        return self.tally.bytes_from_origin / elapsed_s if elapsed_s > 0 else 0.0
+        moved = self.tally.bytes_from_origin + self.tally.bytes_from_peers
+        return moved / elapsed_s if elapsed_s > 0 else 0.0
 
     @property
     def reason(self) -> Reason:
@@ -159,6 +163,8 @@ class Fetch:
             blobs=self._store.blobs,
             movers=self._movers,
             grants=self.grants,
+            swarms=self._swarms,
+            clock=self._clock,
         )
         if before:
             download.tally.bytes_from_origin = before.bytes_from_origin

@@ -13,4 +13,9 @@ def fetch_order(files: Iterable[File]) -> list[File]:
 
     Weights are read in the order of their shards' names, which the manifest's order is.
     """
-    return sorted(files, key=lambda file: not file.path.endswith(_EARLY_SUFFIXES))
+    return sorted(files, key=lambda file: not is_early(file))
+
+
+def is_early(file: File) -> bool:
+    """Whether a loader opens the file before any weight."""
+    return file.path.endswith(_EARLY_SUFFIXES)

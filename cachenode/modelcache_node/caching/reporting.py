@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from modelcache_api.manifest import Manifest
-from modelcache_api.messages import RevisionReport, RevisionState
+from modelcache_api.messages import ProofReport, RevisionReport, RevisionState
 from modelcache_api.reasons import Reason
 from modelcache_node.caching.downloads import Tally
 from modelcache_node.caching.integrity import integrity_of
+from modelcache_node.store.index import Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +74,17 @@ def _state(facts: Facts) -> tuple[RevisionState, Reason, str]:
         RevisionState.WAITING_FOR_GRANT,
         Reason.WAITING_FOR_GRANT,
         "waiting for a prefetch Job's grants",
+    )
+
+
+def report_proof(proof: Proof) -> ProofReport:
+    return ProofReport(
+        namespace=proof.namespace,
+        model_cache=proof.model_cache,
+        model_cache_uid=proof.model_cache_uid,
+        request=proof.request,
+        revision=proof.revision,
+        at=proof.at,
+        renewed_at=proof.renewed_at,
+        is_provisional=bool(proof.is_provisional),
     )

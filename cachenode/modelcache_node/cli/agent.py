@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
                 node_name=args.node_name if args.kubernetes else None,
                 rules=_network_rules(args),
                 peers=tuple(args.peer),
+                advertise=args.advertise,
                 cluster_key_file=args.cluster_key_file,
                 upload_limit_bytes_per_s=args.upload_limit,
                 peer_ca_file=args.peer_ca_file,

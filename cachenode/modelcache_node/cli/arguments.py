@@ -148,7 +148,20 @@ def _add_agent(commands: _Commands) -> None:
     agent.add_argument("--tls-cert", type=Path, metavar="F")
     agent.add_argument("--tls-key", type=Path, metavar="F")
     agent.add_argument("--capacity", type=byte_count, metavar="BYTES", help="default: the disk's")
-    agent.add_argument("--peer", type=host_port, action="append", default=[], metavar="HOST:PORT")
+    agent.add_argument(
+        "--peer",
+        type=host_port,
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="another agent, by the address that it listens on or advertises; repeatable",
+    )
+    agent.add_argument(
+        "--advertise",
+        type=host_port,
+        metavar="HOST:PORT",
+        help="how other agents reach this one (default: --listen)",
+    )
     agent.add_argument(
         "--cluster-key-file",
         type=Path,

@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket as sockets
 import subprocess
 import sys
 import time
@@ -39,11 +40,15 @@ def run_demonstration(folder: Path, *, size_bytes: int, n_agents: int) -> None:
     write_model(folder / "s3" / "demo" / "model", size_bytes)
     with ExitStack() as stack:
         endpoint = stack.enter_context(S3Endpoint(folder / "s3"))
-        sockets = [folder / f"agent-{number}" / "api.sock" for number in range(1, n_agents + 1)]
-        agents = [stack.enter_context(_agent(socket)) for socket in sockets]
-        for socket, agent in zip(sockets, agents, strict=True):
+        paths = [folder / f"agent-{number}" / "api.sock" for number in range(1, n_agents + 1)]
+        addresses = _free_addresses(n_agents)
+        agents = [
+            stack.enter_context(_agent(socket, address, addresses))
+            for socket, address in zip(paths, addresses, strict=True)
+        ]
+        for socket, agent in zip(paths, agents, strict=True):
             _wait_ready(socket, agent)
-        done = asyncio.run(_fetch_everywhere(sockets, endpoint.url))
+        done = asyncio.run(_fetch_everywhere(paths, endpoint.url))
         print(table(done))
         served = endpoint.served.body_bytes
         print(
@@ -63,16 +68,25 @@ def table(done: list[Done]) -> str:
     return "\n".join(lines)
 
 
+def _free_addresses(count: int) -> list[str]:
+    """Loopback addresses that nobody listens on now."""
+    with ExitStack() as stack:
+        taken = [stack.enter_context(sockets.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in taken]
+
+
 @contextmanager
-def _agent(socket: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _agent(socket: Path, address: str, everybody: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     home = socket.parent
+    peers = [("--peer", other) for other in everybody if other != address]
     home.mkdir()
     with (home / "log").open("wb") as log:
         agent = subprocess.Popen(
             [
                 *(sys.executable, "-m", "modelcache_node.cli", "agent"),
                 *("--data-dir", str(home / "data"), "--socket", str(socket)),
-                *("--listen", "127.0.0.1:0", "--movers", "1", "--allow-any-disk"),
+                *("--listen", address, "--movers", "1", "--allow-any-disk"),
+                *(argument for peer in peers for argument in peer),
             ],
             stdout=log,
             stderr=log,

@@ -32,9 +32,12 @@ class SwarmHost(Protocol):
         ...
 
     async def have(
-        self, revision: str, *, instance: int, since: int, wait_s: float
+        self, revision: str, asker: str, *, instance: int, since: int, wait_s: float
     ) -> bytes | None:
-        """The have-map, packed; waits up to `wait_s` seconds for one newer than `since`."""
+        """The have-map, packed; waits up to `wait_s` seconds for one newer than `since`.
+
+        `asker` is the address of who asks.
+        """
         ...
 
     def claim(self, revision: str, asker: str, body: bytes) -> bytes | None:
@@ -78,6 +81,7 @@ class PeerApi:
         if call.method == "GET" and kind == "have" and wish:
             return await self._host.have(
                 revision,
+                call.asker or "",
                 instance=int(wish[1]),
                 since=int(wish[2]),
                 wait_s=min(int(wish[3]) / 1000, MAX_WAIT_S),

@@ -18,7 +18,6 @@ from modelcache_node.peers.client import PeerClient
 from modelcache_node.peers.server import PeerReply, PeerServer, UploadOptions
 from modelcache_node.serving.cluster_keys import follow_keys, read_keys
 from modelcache_node.serving.health_api import Health
-from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
 from modelcache_node.transfer.ranges import PeerTls
 
@@ -57,30 +56,6 @@ class Peers:
     server: PeerServer
     client: PeerClient
     address: str
-
-
-class Manifests:
-    """A `SwarmHost` of the manifests in a store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def manifest(self, revision: str) -> bytes | None:
-        if revision not in self._store.revisions.revisions():
-            return None
-        return self._store.revisions.manifest(revision).canonical()
-
-    async def have(
-        self, _revision: str, *, instance: int, since: int, wait_s: float
-    ) -> bytes | None:
-        del instance, since, wait_s
-        return None
-
-    def claim(self, _revision: str, _asker: str, _body: bytes) -> bytes | None:
-        return None
-
-    def holders(self, _blob: str, _index: int, _asker: str) -> tuple[str, ...]:
-        return ()
 
 
 async def open_peers(
@@ -132,6 +107,14 @@ def _is_loopback(address: Address) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_reachable(address: Address) -> bool:
+    """Whether others can be told this address: it is not that of every interface."""
+    try:
+        return bool(address[0]) and not ipaddress.ip_address(address[0]).is_unspecified
+    except ValueError:
+        return True
 
 
 def _shown(address: Address) -> str:

@@ -88,6 +88,20 @@ class BlobStore:
                 return self._path(name) / "data", self._path(name) / "chunks"
         return None
 
+    @disk_errors()
+    def checksums(self, key: str, size_bytes: int) -> list[tuple[int, int]]:
+        """(CRC32C, CRC64/NVME or 0) of each chunk of a sealed blob. Blocks; reads its journal.
+
+        Raises:
+            FileNotFoundError, IntegrityMismatchError: it is not there any more.
+        """
+        journal = Journal.open(self._path(blob_hex(key)) / "chunks", size_bytes)
+        try:
+            records = map(journal.record, range(journal.n_chunks))
+            return [(record.crc32c, record.crc64nvme) for record in records]
+        finally:
+            journal.close()
+
     def present_bytes(self, key: str) -> int:
         """Bytes of a blob that count as present, at the provider with most of them."""
         states = self._states.get(key, {})

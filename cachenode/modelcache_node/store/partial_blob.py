@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from modelcache_api.chunks import chunk_range
+from modelcache_api.chunks import ChunkRecord, chunk_range
 from modelcache_api.errors import IntegrityMismatchError
 from modelcache_api.manifest import Checksum, ChecksumAlgorithm
 from modelcache_node.store.blob_dirs import SEALED_MODE, is_intact
@@ -88,6 +88,20 @@ class PartialBlob:
             crc64nvme: The same, or 0 where nobody computed it.
         """
         self.journal.mark_present(index, crc32c, crc64nvme)
+
+    def present(self) -> Iterator[tuple[int, ChunkRecord]]:
+        """Chunks that are present now, in order, with their checksums."""
+        return ((index, self.journal.record(index)) for index in self.journal.present())
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other nodes may have its chunks before it is sealed."""
+        return True
+
+    @disk_errors()
+    def mark_absent(self, index: int) -> None:
+        """The chunk is not what it should be, though it is what was received."""
+        self.journal.mark_absent(index)
 
     @disk_errors()
     def seal(self, checksum: Checksum | None, prefix: HashedPrefix | None = None) -> None:

@@ -48,6 +48,14 @@ class Repair(PartialBlob):
     def mark_present(self, index: int, crc32c: int, crc64nvme: int = 0) -> None:
         self._staged[index] = ChunkRecord(is_present=True, crc32c=crc32c, crc64nvme=crc64nvme)
 
+    @property
+    def is_shared(self) -> bool:
+        """No chunk of it is served while it is mended."""
+        return False
+
+    def mark_absent(self, index: int) -> None:
+        self._staged.pop(index, None)
+
     @disk_errors()
     def seal(
         self,

@@ -57,9 +57,9 @@ class Announcements:
         """Whether received bytes are those announced. Nothing announced, nothing matches."""
         return self._weight[slot] != UNKNOWN and self._crc32c[slot] == crc32c
 
-    def crc64nvme(self, slot: int) -> int:
-        """The announced CRC64/NVME; 0 where none is."""
-        return self._crc64nvme[slot]
+    def crc32c(self, slot: int) -> int | None:
+        """The announced CRC32C; None where none is."""
+        return self._crc32c[slot] if self._weight[slot] != UNKNOWN else None
 
     def weight(self, slot: int) -> int:
         return self._weight[slot]

@@ -34,6 +34,8 @@ class Failure(Enum):
     """It has enough to do; another may have the chunk."""
     LACKS = auto()
     """It does not have what its map says."""
+    APART = auto()
+    """It may have the chunk of another origin only, which it keeps apart until it is sealed."""
     UNAVAILABLE = auto()
     """No answer, a broken one, or too slow."""
     MISBEHAVED = auto()

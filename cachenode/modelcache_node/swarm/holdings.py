@@ -29,6 +29,7 @@ class Holdings:
         self._crc64nvme = array("Q", bytes(8 * n_slots))
         self._has_crc64 = False
         self._vouched = bytearray(n_slots)
+        self._unshared: set[int] = set()
         self._maps: dict[tuple[int, int], HaveMap] = {}
 
     @property
@@ -42,7 +43,15 @@ class Holdings:
         """(CRC32C, CRC64/NVME or 0) under which a held slot is held."""
         return self._crc32c[slot], self._crc64nvme[slot]
 
-    def add(self, slot: int, crc32c: int, crc64nvme: int = 0, *, vouched: bool) -> None:
+    def add(
+        self,
+        slot: int,
+        crc32c: int,
+        crc64nvme: int = 0,
+        *,
+        vouched: bool,
+        is_shared: bool = True,
+    ) -> None:
         """The slot is on disk and checked. Idempotent.
 
         Args:
@@ -51,6 +60,7 @@ class Holdings:
             crc64nvme: The same; 0 where nobody computed it.
             vouched: This node read it from the origin, or compared its whole blob with the origin's
                 checksum.
+            is_shared: Neighbours may have it now; else after `vouch`.
         """
         if self.has(slot):
             return
@@ -60,7 +70,10 @@ class Holdings:
         self._crc64nvme[slot] = crc64nvme
         self._has_crc64 = self._has_crc64 or bool(crc64nvme)
         self._vouched[slot] = vouched
-        self._changed(slot)
+        if is_shared:
+            self._changed(slot)
+        else:
+            self._unshared.add(slot)
 
     def vouch(self, slots: Iterable[int]) -> None:
         """The whole blob of these agrees with the origin's checksum. Neighbours that know the
@@ -68,6 +81,9 @@ class Holdings:
         """
         for slot in slots:
             self._vouched[slot] = True
+            if slot in self._unshared:
+                self._unshared.discard(slot)
+                self._changed(slot)
         self._maps.clear()
 
     def drop(self, slot: int) -> None:
@@ -75,7 +91,10 @@ class Holdings:
         if self.has(slot):
             self.bits ^= 1 << slot
             self._held[slot] = False
-            self._changed(slot)
+            if slot in self._unshared:
+                self._unshared.discard(slot)
+            else:
+                self._changed(slot)
 
     def map_since(
         self,
@@ -143,5 +162,5 @@ class Holdings:
 
     def _begin_anew(self) -> None:
         self.instance = (self.instance + 1) % (1 << 64)
-        self._log = array("I", each(self.bits))
+        self._log = array("I", (slot for slot in each(self.bits) if slot not in self._unshared))
         self._maps.clear()

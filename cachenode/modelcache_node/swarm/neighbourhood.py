@@ -11,10 +11,14 @@ Mutable state: the neighbours, the accepted words, and how many hold each slot.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from modelcache_api.have_map import HaveMap
-from modelcache_node.swarm.announcements import ELECTED, PASSED_ON, VOUCHED, Announcements
+from modelcache_node.swarm.announcements import ELECTED, OWN, PASSED_ON, VOUCHED, Announcements
 from modelcache_node.swarm.bitsets import Rarity, each, of_slots
 from modelcache_node.swarm.neighbours import Neighbour
 
+#: At the start the origin is left alone until every neighbour was heard, at most so long.
+START_WAIT_S = 1.0
+#: And so long where others read it already: two of their looks.
+MEET_S = 0.25
 #: Neighbours of one node; the operator names no more.
 MAX_NEIGHBOURS = 32
 
@@ -35,6 +39,8 @@ class Neighbourhood:
         self._elected = elected
         self._by_name: dict[str, Neighbour] = {}
         self._offering: set[str] = set()
+        #: The former word on slots of rejected blobs, and who had them under it.
+        self._suspects: dict[int, tuple[int, frozenset[str]]] = {}
 
     def __iter__(self) -> Iterator[Neighbour]:
         return iter(self._by_name.values())
@@ -52,10 +58,17 @@ class Neighbourhood:
         for name, weight in list(weights.items())[:MAX_NEIGHBOURS]:
             self._by_name.setdefault(name, Neighbour(name)).weight = weight
 
-    def is_heard(self, name: str) -> bool:
-        """Whether it answered, or failed to; of others nothing is known, nor awaited."""
-        one = self._by_name.get(name)
-        return one is None or one.is_heard
+    def are_met(self, since_s: float) -> bool:
+        """Whether the origin may be read, so long after the start.
+
+        Every neighbour was heard, or failed to answer; and those that read it already had time to
+        hear of this node, and leave it its share.
+        """
+        if since_s >= START_WAIT_S:
+            return True
+        if not all(one.is_heard for one in self):
+            return False
+        return since_s >= MEET_S or not any(one.can_fetch for one in self)
 
     # What they say
 
@@ -127,9 +140,22 @@ class Neighbourhood:
             elif not has and one.name in supporters and not one.is_absent:
                 self._gain(one, 1 << slot)
 
-    def correct(self, slot: int, supporters: set[str], now: float) -> None:
-        """This node read a slot from the origin, and it is not what others state."""
-        self._correct(slot, supporters, now)
+    def read_here(self, slot: int, crc32c: int, crc64nvme: int, now: float) -> None:
+        """This node read a slot from the origin: whoever states otherwise, or did, was wrong."""
+        former, offered_by = self._suspects.pop(slot, (crc32c, frozenset()))
+        if former != crc32c:
+            for one in [one for one in self if one.name in offered_by]:
+                self.strike(one, now)
+        is_news = self.words.weight(slot) and not self.words.matches(slot, crc32c)
+        supporters = self.words.accept(slot, crc32c, crc64nvme, OWN)
+        if is_news:
+            self._correct(slot, supporters, now)
+
+    def suspect(self, slot: int, crc32c: int) -> None:
+        """A slot is wrong as it was announced, or another of its blob: forget the word."""
+        offered_by = frozenset(one.name for one in self if one.bits >> slot & 1)
+        self._suspects[slot] = (crc32c, offered_by)
+        self.words.forget(slot)
 
     # How they behave
 
@@ -147,6 +173,11 @@ class Neighbourhood:
     def forget_slot(self, one: Neighbour, slot: int) -> None:
         """It does not have this slot, or not as it was announced."""
         self._lose(one, 1 << slot & one.bits)
+
+    def ask_anew(self) -> None:
+        """Have every neighbour tell everything again."""
+        for one in self:
+            one.instance = one.version = 0
 
     # Counting
 

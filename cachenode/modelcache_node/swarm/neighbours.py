@@ -47,10 +47,7 @@ class Neighbour:
 
     def took(self, seconds: float) -> None:
         """A chunk came from it."""
-        if self.ewma_s:
-            self.ewma_s += EWMA_WEIGHT * (seconds - self.ewma_s)
-        else:
-            self.ewma_s = seconds
+        self.ewma_s = moving_mean_s(self.ewma_s, seconds)
 
     def strike(self, now: float) -> None:
         """It broke the rules: wrong bytes, a map that lies, an answer that is none."""
@@ -69,3 +66,8 @@ class Neighbour:
         self.is_heard, self.is_absent = True, True
         self.absent_until = now + min(ABSENCE_S * 2**self.n_absences, MAX_ABSENCE_S)
         self.n_absences = min(self.n_absences + 1, 16)
+
+
+def moving_mean_s(mean_s: float, seconds: float) -> float:
+    """The mean with one more, newest, measurement; 0 is that of none."""
+    return mean_s + EWMA_WEIGHT * (seconds - mean_s) if mean_s else seconds

@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from modelcache_api.chunk_slots import ChunkSlots
+from modelcache_api.claims import MAX_CLAIM_SLOTS
 from modelcache_node.swarm.bitsets import last_n
 from modelcache_node.swarm.rendezvous import Ranking, ranking
 
-#: Slots that one question is about. Arbitrary: a few chunk times of work.
-MAX_CLAIM_SLOTS = 8
-#: A chunk handed over returns to its elected node after so many chunk times, if nobody has it.
-HANDOVER_CHUNK_TIMES = 32.0
+#: A chunk handed over returns to its elected node after so many chunk times, but at least the
+#: second, in seconds, if nobody has it.
+HANDOVER_CHUNK_TIMES, MIN_HANDOVER_S = 32.0, 10.0
 #: Chunks handed over at once. Arbitrary: each helper asks for a few at a time.
 MAX_GIVEN = 1024
-#: The elected node may take so many mean chunk times for one chunk before another reads it too.
-HEDGE_CHUNK_TIMES = 2.0
+#: The elected node may take so many mean chunk times for one chunk, but at least the second, in
+#: seconds, before another reads it too: small chunks vary much and cost little.
+HEDGE_CHUNK_TIMES, MIN_HEDGE_S = 2.0, 2.0
 #: A member that cannot fetch, or did not answer, is passed over so long.
 PASSED_OVER_S = 15.0
 
@@ -139,7 +140,8 @@ class OriginDuty:
     ) -> None:
         """The elected node answered; `chunk_s` is the mean time of a chunk from the origin."""
         self._asking = None
-        self._quiet_until[asked.member] = now + HEDGE_CHUNK_TIMES * chunk_s
+        hedge_s = max(HEDGE_CHUNK_TIMES * chunk_s, MIN_HEDGE_S)
+        self._quiet_until[asked.member] = now + hedge_s
         for slot, state in zip(asked.slots, states, strict=True):
             if state is ClaimState.YOURS:
                 self._taken |= 1 << slot
@@ -149,7 +151,7 @@ class OriginDuty:
                 return
             elif state is ClaimState.UNDER_WAY:
                 since = self._under_way_since.setdefault(slot, now)
-                if now - since >= HEDGE_CHUNK_TIMES * chunk_s:
+                if now - since >= hedge_s:
                     self._taken |= 1 << slot
                     del self._under_way_since[slot]
 
@@ -175,10 +177,14 @@ class OriginDuty:
             elif self._given_bits >> slot & 1 or len(self._given) >= MAX_GIVEN:
                 answers.append(ClaimState.UNDER_WAY)
             else:
-                self._given[slot] = now + HANDOVER_CHUNK_TIMES * chunk_s
+                self._given[slot] = now + max(HANDOVER_CHUNK_TIMES * chunk_s, MIN_HANDOVER_S)
                 self._given_bits |= 1 << slot
                 answers.append(ClaimState.YOURS)
         return answers
+
+    def take(self, slots: int) -> None:
+        """Read these here, whoever is elected for them."""
+        self._taken |= slots
 
     def fetched(self, slot: int) -> None:
         """The chunk is here, or is known to be with a neighbour."""

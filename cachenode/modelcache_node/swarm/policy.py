@@ -3,58 +3,41 @@
 Sans I/O: the shell tells what happened (`hear`, `came`, `failed`, …) and asks what to do
 (`next_ask`, `next_claim`, `due_polls`), with the time in seconds of one monotonic clock.
 
-Rules, in order:
-1. chunks that nobody has are read from the origin by their elected node (`origin_duty`);
-2. of neighbours, the one with the fewest requests under way for its speed is chosen first, then,
-   of what it has, what a reader waits for, then early files, then the rarest chunk;
-3. who is too busy says so and is left alone for a moment;
-4. at the end, what is slow to come is asked of a second neighbour.
+Chunks that nobody has are read from the origin by their elected node (`origin_duty`). Others come
+from the neighbour with the fewest requests under way for its speed; of what it has, what a reader
+waits for goes first, then early files, then the rarest. Who is busy is left alone for a moment. At
+the end, what is slow to come is asked of a second neighbour.
 
 Guarantees:
-- a slot is under way once, but for rule 4, where `Outcome.superseded` names the other;
+- a slot is under way once, but at the end, where `Outcome.superseded` names the other;
 - bytes count only if their checksum is the announced one, whoever sent them;
 - memory is bounded by the slots and MAX_NEIGHBOURS, whatever neighbours say.
 """
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_api.have_map import MAX_FETCHING, HaveMap
 from modelcache_node.swarm.announcements import OWN, PASSED_ON, Announcements
 from modelcache_node.swarm.asks import Ask, ClaimAsk, Failure, Outcome
-from modelcache_node.swarm.bitsets import lowest, of_slots, random_one
+from modelcache_node.swarm.bitsets import each, lowest, of_slots, random_one
+from modelcache_node.swarm.choosing import best_neighbour
 from modelcache_node.swarm.holdings import Holdings
+from modelcache_node.swarm.limits import SwarmLimits
 from modelcache_node.swarm.neighbourhood import Neighbourhood
-from modelcache_node.swarm.neighbours import EWMA_WEIGHT, Neighbour
+from modelcache_node.swarm.neighbours import Neighbour, moving_mean_s
 from modelcache_node.swarm.origin_duty import ClaimState, OriginDuty
+from modelcache_node.swarm.polling import MAX_POLL_S, Polls, poll_pause_s
+from modelcache_node.swarm.spreading import Spreading
 from modelcache_node.swarm.under_way import UnderWay
-from modelcache_node.swarm.uploads import hints
 
-#: Chunks asked of peers at once. Measured: see docs/adr/0010.
-PEER_REQUESTS = 6
-#: Of what it read from the origin a node may be ahead of its neighbours by so many chunks; then it
-#: reads one at a time, and others take over the rest (see `OriginDuty.ask`).
-MAX_UNSPREAD = 4
 #: A peer gets this many mean chunk times for a chunk, but at least the second, in seconds.
 TIMEOUT_CHUNK_TIMES, MIN_TIMEOUT_S = 32.0, 5.0
 #: The last part of a revision, in which slow chunks are asked for twice.
 END_GAME_RATIO = 0.01
-#: At the start the origin is left alone until every neighbour was heard, at most so long.
-START_WAIT_S = 1.0
 #: Nothing under way for so long: a word that only one neighbour passes on is taken, too.
 LONE_WORD_S = 2.0
-#: A neighbour is asked for its map every few chunk times of this node, within bounds in seconds.
-POLL_CHUNK_TIMES, MIN_POLL_S, MAX_POLL_S = 4.0, 0.1, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class SwarmLimits:
-    """Chunks under way at once, from peers and from the origin."""
-
-    peer_requests: int = PEER_REQUESTS
-    origin_requests: int = 8
 
 
 class Swarm:
@@ -71,6 +54,7 @@ class Swarm:
         limits: SwarmLimits | None = None,
     ) -> None:
         """`uniform` gives random numbers of [0, 1); `instance` is random, new for each agent."""
+        self.slots = slots
         self.n_slots = slots.n_slots
         self.limits = limits or SwarmLimits()
         self.holdings = Holdings(self.n_slots, instance)
@@ -82,57 +66,71 @@ class Swarm:
         self._me = me
         self._uniform = uniform
         self._began_at = self._active_at = now
-        self._wanted = (1 << self.n_slots) - 1
+        self._wanted = 0
+        self._takes_lone_words = False
         self._urgent = self._early = 0
         self._under_way = UnderWay()
-        self._polls: dict[str, float] = {}
+        self.polls = Polls()
         self._dropped: list[int] = []
         self.uploads_queued = 0
-        self._held_before = self._held_lately = 0
-        self._looked_at = now
+        self._spreading = Spreading(now)
 
     # Membership and wishes
 
     def set_members(self, neighbours: Mapping[str, float], group: Iterable[str]) -> None:
         """Take the lists: neighbours with their weights (1 = near), and the origin group."""
         others = {name: weight for name, weight in neighbours.items() if name != self._me}
-        order = sorted(others, key=lambda _: self._uniform())
-        self.neighbours.take({name: others[name] for name in order})
+        self.neighbours.take(dict(sorted(others.items(), key=lambda _: self._uniform())))
         self.duty.set_group(group)
-        self._polls = {one.name: self._polls.get(one.name, 0.0) for one in self.neighbours}
+        self.polls.take(one.name for one in self.neighbours)
 
     def set_can_fetch(self, now: float, *, can_fetch: bool) -> None:
         """This node has, or has no longer, live grants."""
         self.can_fetch = can_fetch
         self.duty.set_able(self._me, now, is_able=can_fetch)
 
+    def want(self, slots: Iterable[int]) -> None:
+        """There is room for these: fetch them."""
+        for slot in slots:
+            self._want_again(slot)
+
     def prefer(self, early: Iterable[int]) -> None:
         """Fetch these before others: files that loaders open first."""
         self._early = of_slots(early, self.n_slots)
 
-    def want_now(self, slots: Iterable[int]) -> None:
-        """A reader waits for these, in this order of slots; replaces what it waited for."""
-        self._urgent = of_slots(slots, self.n_slots)
-
-    @property
-    def is_complete(self) -> bool:
-        return self.holdings.bits.bit_count() == self.n_slots
+    def hurry(self, slot: int) -> None:
+        """A reader waits for this one: it goes before all others."""
+        self._urgent |= 1 << slot & ~self.holdings.bits
 
     # What is here
 
-    def hold(self, slot: int, crc32c: int, crc64nvme: int, *, vouched: bool) -> None:
-        """The slot was on disk at the start, checked."""
-        self.holdings.add(slot, crc32c, crc64nvme, vouched=vouched)
+    def hold(
+        self, slot: int, crc32c: int, crc64nvme: int, *, vouched: bool, is_shared: bool = True
+    ) -> None:
+        """The slot was on disk at the start, checked; as `Holdings.add`."""
+        self.holdings.add(slot, crc32c, crc64nvme, vouched=vouched, is_shared=is_shared)
         self.words.accept(slot, crc32c, crc64nvme, OWN if vouched else PASSED_ON)
         self._wanted &= ~(1 << slot)
 
-    def drop(self, slots: Iterable[int]) -> None:
-        """These are wrong as a whole: their blob disagrees with its checksum. Believe nobody."""
+    def seal(self, slots: Sequence[int]) -> None:
+        """The blob of these, all held, agrees with the origin's checksum as a whole."""
+        self.holdings.vouch(slots)
         for slot in slots:
+            self.words.accept(slot, *self.holdings.checksums(slot), OWN)
+
+    def reject(self, slots: Iterable[int]) -> None:
+        """The blob of these, all held, disagrees with its checksum: fetch them again.
+
+        Nobody's word on them counts until it is said again; with a grant they are read from the
+        origin here, and whoever had another word then is to blame.
+        """
+        wrong = of_slots(slots, self.n_slots)
+        for slot in each(wrong):
+            self.neighbours.suspect(slot, self.holdings.checksums(slot)[0])
             self._lose(slot)
-            self.words.forget(slot)
-            for one in self.neighbours:
-                self.neighbours.forget_slot(one, slot)
+        self.neighbours.ask_anew()
+        if self.can_fetch:
+            self.duty.take(wrong)
 
     def take_dropped(self) -> list[int]:
         """Slots that turned out wrong since the last call: mark them absent."""
@@ -151,22 +149,20 @@ class Swarm:
 
         Each is due again some time after `hear` or `unheard`, one of which must follow.
         """
-        if now - self._looked_at >= self._poll_pause_s() / 2:
-            self._held_before, self._held_lately = self._held_lately, self.holdings.bits
-            self._looked_at = now
-        due = []
-        for one in self.neighbours:
-            if self._polls[one.name] <= now:
-                self._polls[one.name] = float("inf")
-                due.append((one.name, one.instance, one.version))
-        return due
+        self._spreading.look(self.holdings.bits, now, self.poll_pause_s / 2)
+        found = []
+        for name in self.polls.due(now):
+            one = self.neighbours.get(name)
+            if one is not None:
+                found.append((name, one.instance, one.version))
+        return found
 
     def hear(self, name: str, told: HaveMap, now: float) -> None:
         """A neighbour's map."""
         one = self.neighbours.get(name)
         if one is None:
             return
-        self._polls[name] = now + self._poll_pause_s()
+        self.polls.again_at(name, now + self.poll_pause_s)
         for slot in self.neighbours.hear(one, told, now):
             self._word_changed(slot)
         self.duty.set_able(name, now, is_able=one.can_fetch and now >= one.avoided_until)
@@ -177,7 +173,7 @@ class Swarm:
         if one is None:
             return
         self.neighbours.fail(one, now)
-        self._polls[name] = one.absent_until
+        self.polls.again_at(name, one.absent_until)
         self.duty.set_able(name, now, is_able=False)
 
     def told_nonsense(self, name: str, now: float) -> None:
@@ -185,7 +181,7 @@ class Swarm:
         one = self.neighbours.get(name)
         if one is not None:
             self.neighbours.strike(one, now)
-            self._polls[name] = now + MAX_POLL_S
+            self.polls.again_at(name, now + MAX_POLL_S)
 
     def map_for(self, instance: int, since: int) -> HaveMap:
         """What a neighbour is told that knows `since` of `instance`."""
@@ -198,8 +194,10 @@ class Swarm:
             uploads_queued=self.uploads_queued,
         )
 
-    def _poll_pause_s(self) -> float:
-        return min(max(POLL_CHUNK_TIMES * self.chunk_s / PEER_REQUESTS, MIN_POLL_S), MAX_POLL_S)
+    @property
+    def poll_pause_s(self) -> float:
+        """Between two maps of one neighbour, seconds."""
+        return poll_pause_s(self.chunk_s, self.limits.peer_requests)
 
     def _word_changed(self, slot: int) -> None:
         if self.holdings.has(slot) and not self.words.matches(
@@ -220,24 +218,35 @@ class Swarm:
             return self._peer_ask(now)
         return None
 
+    def ask_urgently(self, slot: int, now: float) -> Ask | None:
+        """Fetch this one now, for a reader, beside all others: from a peer, else from the origin.
+
+        None while it is here, under way, or nobody can give it; then it goes first.
+        """
+        self.hurry(slot)
+        if not self._wanted >> slot & 1:
+            return None
+        if (self.words.trusted | self.neighbours.rarity.held_twice) >> slot & 1:
+            one = best_neighbour(self.neighbours, 1 << slot, now, self.chunk_s)
+            if one is not None:
+                return self._ask(slot, one, now)
+        return self._ask(slot, None, now) if self.can_fetch else None
+
     def next_claim(self, now: float) -> ClaimAsk | None:
         """An elected node to ask for work; None while there is work, or nobody to ask."""
         if not self.can_fetch or not self._wanted or not self.duty.may_ask(now):
             return None
-        if self._under_way.n_origin >= self._origin_requests() or not self._is_settled(now):
+        if self._under_way.n_origin >= self._origin_requests() or not self.neighbours.are_met(
+            now - self._began_at
+        ):
             return None
         return self.duty.ask(self._absent(), now)
 
     def _origin_requests(self) -> int:
         """How many chunks to read from the origin at once: few while nobody takes what was read."""
-        mine = self._held_before & self.holdings.bits
-        if not mine:
-            return self.limits.origin_requests
-        others = self.neighbours.rarity.held
-        if not others:
-            return self.limits.origin_requests
-        n_unspread = (mine & ~others).bit_count()
-        return max(1, min(self.limits.origin_requests, MAX_UNSPREAD - n_unspread))
+        return self._spreading.allowed(
+            self.holdings.bits, self.neighbours.rarity.held, self.limits.origin_requests
+        )
 
     def _absent(self) -> int:
         """Wanted slots that no neighbour can be asked for, nor reads from the origin."""
@@ -250,7 +259,7 @@ class Swarm:
 
     def _origin_slot(self, now: float) -> int | None:
         own = self.duty.own(now) & self._wanted
-        if not own or not self._is_settled(now):
+        if not own or not self.neighbours.are_met(now - self._began_at):
             return None
         candidates = own & self._absent()
         if not candidates or self._under_way.n_origin >= self._origin_requests():
@@ -260,39 +269,26 @@ class Swarm:
                 return lowest(candidates & preferred)
         return lowest(candidates)
 
-    def _is_settled(self, now: float) -> bool:
-        return now - self._began_at >= START_WAIT_S or all(one.is_heard for one in self.neighbours)
-
     def _peer_ask(self, now: float) -> Ask | None:
         rarity = self.neighbours.rarity
         takeable = self._wanted & (self.words.trusted | rarity.held_twice)
-        if not self._under_way and now - self._active_at >= LONE_WORD_S:
+        if takeable:
+            self._takes_lone_words = False
+        elif self._takes_lone_words or (
+            not self._under_way and now - self._active_at >= LONE_WORD_S
+        ):
+            self._takes_lone_words = True
             takeable = self._wanted & rarity.held
         if takeable:
             for preferred in (self._urgent, self._early, takeable):
                 if takeable & preferred:
-                    one = self._best(takeable & preferred, now)
+                    one = best_neighbour(self.neighbours, takeable & preferred, now, self.chunk_s)
                     if one is not None:
-                        return self._ask(self._choose(takeable & preferred & one.bits), one, now)
+                        slots = takeable & preferred & one.bits
+                        return self._ask(self._choose(slots), one, now)
         elif not self._wanted:
             return self._second_ask(now)
         return None
-
-    def _best(self, slots: int, now: float, but: Sequence[str] = ()) -> Neighbour | None:
-        """The neighbour with the fewest requests for its speed that has any of these."""
-        best, best_cost = None, float("inf")
-        mean_s = self.chunk_s or 1.0
-        for one in self.neighbours:  # in this node's own random order, which decides between equals
-            cost = (one.n_in_flight + 1) * (one.ewma_s or mean_s) * one.weight
-            if (
-                cost < best_cost
-                and now >= one.busy_until
-                and one.bits & slots
-                and one.is_usable(now)
-                and one.name not in but
-            ):
-                best, best_cost = one, cost
-        return best
 
     def _choose(self, slots: int) -> int:
         if slots & self._urgent:
@@ -308,7 +304,7 @@ class Swarm:
                 continue
             if not (self.words.trusted | self.neighbours.rarity.held_twice) >> slot & 1:
                 continue
-            one = self._best(1 << slot, now, but=(asks[0].peer,))
+            one = best_neighbour(self.neighbours, 1 << slot, now, self.chunk_s, but=asks[0].peer)
             if one is not None:
                 return self._ask(slot, one, now)
         return None
@@ -325,15 +321,17 @@ class Swarm:
 
     # What came of it
 
-    def came(self, ask: Ask, crc32c: int, crc64nvme: int, now: float) -> Outcome:
-        """Bytes came, whole, with this checksum."""
+    def came(
+        self, ask: Ask, crc32c: int, crc64nvme: int, now: float, *, is_shared: bool = True
+    ) -> Outcome:
+        """Bytes came, whole, with this checksum; `is_shared` as `Holdings.add`."""
         others = self._end(ask, now)
         slot = ask.slot
         if self.holdings.has(slot):
             return Outcome(is_accepted=False, is_late=True)
         if ask.peer is None:
-            self.origin_chunk_s = _mean(self.origin_chunk_s, now - ask.asked_at)
-            self._read_myself(slot, crc32c, crc64nvme, now)
+            self.origin_chunk_s = moving_mean_s(self.origin_chunk_s, now - ask.asked_at)
+            self.neighbours.read_here(slot, crc32c, crc64nvme, now)
         else:
             one = self.neighbours.get(ask.peer)
             if not self.words.matches(slot, crc32c):
@@ -344,8 +342,9 @@ class Swarm:
                 return Outcome(is_accepted=False)
             if one is not None:
                 one.took(now - ask.asked_at)
-            self.chunk_s = _mean(self.chunk_s, now - ask.asked_at)
-        self.holdings.add(slot, crc32c, crc64nvme, vouched=ask.peer is None)
+            self.chunk_s = moving_mean_s(self.chunk_s, now - ask.asked_at)
+        is_own = ask.peer is None
+        self.holdings.add(slot, crc32c, crc64nvme, vouched=is_own, is_shared=is_shared)
         self.duty.fetched(slot)
         self._wanted &= ~(1 << slot)
         self._urgent &= ~(1 << slot)
@@ -353,27 +352,28 @@ class Swarm:
 
     def failed(self, ask: Ask, why: Failure, now: float, holders: Iterable[str] = ()) -> None:
         """A peer did not send the chunk; `holders` are those it named instead."""
-        self._give_up(ask, now)
+        self.abandoned(ask, now)
         one = self.neighbours.get(ask.peer or "")
         if one is None:
             return
         if why is Failure.BUSY:
             one.busy_until = now + (one.ewma_s or self.chunk_s) * (0.5 + self._uniform())
             for name in holders:
-                if self._polls.get(name, float("inf")) != float("inf"):
-                    self._polls[name] = now
-        elif why is Failure.LACKS:
+                self.polls.hasten(name, now)
+        elif why in (Failure.LACKS, Failure.APART):
             self.neighbours.forget_slot(one, ask.slot)
-            self.neighbours.strike(one, now)
+            if why is Failure.LACKS:
+                self.neighbours.strike(one, now)
         elif why is Failure.MISBEHAVED:
             self.neighbours.strike(one, now)
         else:
             self.neighbours.fail(one, now)
-            self._polls[one.name] = one.absent_until
+            self.polls.again_at(one.name, one.absent_until)
 
     def abandoned(self, ask: Ask, now: float) -> None:
         """The shell gave this ask up, or the origin failed; nobody is to blame."""
-        self._give_up(ask, now)
+        self._end(ask, now)
+        self._want_again(ask.slot)
 
     def _end(self, ask: Ask, now: float) -> tuple[Ask, ...]:
         self._active_at = now
@@ -382,21 +382,9 @@ class Swarm:
             one.n_in_flight -= 1
         return self._under_way.end(ask)
 
-    def _give_up(self, ask: Ask, now: float) -> None:
-        self._end(ask, now)
-        self._want_again(ask.slot)
-
     def _want_again(self, slot: int) -> None:
         if not self._under_way.has(slot) and not self.holdings.has(slot):
             self._wanted |= 1 << slot
-
-    def _read_myself(self, slot: int, crc32c: int, crc64nvme: int, now: float) -> None:
-        is_news = self.words.weight(slot) and not self.words.matches(slot, crc32c)
-        supporters = self.words.accept(slot, crc32c, crc64nvme, OWN)
-        if is_news:
-            self.neighbours.correct(slot, supporters, now)
-
-    # What others ask
 
     def serve_claim(self, slots: Sequence[int], now: float) -> list[ClaimState]:
         """Answer a helper that asks for slots this node was elected for."""
@@ -410,14 +398,3 @@ class Swarm:
 
     def claim_answered(self, asked: ClaimAsk, states: Sequence[ClaimState], now: float) -> None:
         self.duty.answered(asked, states, now, self.origin_chunk_s or 1.0)
-
-    def claim_failed(self, asked: ClaimAsk, now: float) -> None:
-        self.duty.unanswered(asked, now)
-
-    def hints(self, slot: int, asker: str, now: float) -> tuple[str, ...]:
-        """Neighbours that have a slot, for who finds this node too busy."""
-        return hints(slot, self.neighbours, asker, now)
-
-
-def _mean(mean_s: float, seconds: float) -> float:
-    return mean_s + EWMA_WEIGHT * (seconds - mean_s) if mean_s else seconds

@@ -34,7 +34,7 @@ class Host:
     def manifest(self, revision):
         return MANIFEST.canonical() if revision == REVISION else None
 
-    async def have(self, revision, *, instance, since, wait_s):
+    async def have(self, revision, asker, *, instance, since, wait_s):
         return f"{revision} {instance} {since} {wait_s}".encode()
 
     def claim(self, revision, asker, body):

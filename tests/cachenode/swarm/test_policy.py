@@ -8,10 +8,11 @@ import pytest
 from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_api.have_map import HaveMap
 from modelcache_node.swarm.asks import Failure
+from modelcache_node.swarm.neighbourhood import MEET_S, START_WAIT_S
 from modelcache_node.swarm.neighbours import AVOID_S, MAX_STRIKES
 from modelcache_node.swarm.origin_duty import ClaimState
-from modelcache_node.swarm.policy import LONE_WORD_S, START_WAIT_S, Swarm
-from modelcache_node.swarm.uploads import MAX_HINTS, MAX_SAME, MAX_UPLOADS, admits
+from modelcache_node.swarm.policy import LONE_WORD_S, Swarm
+from modelcache_node.swarm.uploads import MAX_HINTS, MAX_SAME, MAX_UPLOADS, admits, hints
 
 N = 40
 SLOTS = ChunkSlots((("c" * 64, N),))
@@ -21,6 +22,7 @@ def swarm(*peers: str, group=(), can_fetch=False) -> Swarm:
     policy = Swarm("me", SLOTS, instance=1, uniform=random.Random(7).random, now=0.0)
     policy.set_members(dict.fromkeys(peers, 1.0), group)
     policy.set_can_fetch(0.0, can_fetch=can_fetch)
+    policy.want(range(N))
     return policy
 
 
@@ -76,12 +78,24 @@ def test_the_rarest_chunk_of_the_chosen_peer_goes_first():
 def test_what_a_reader_waits_for_goes_first_then_early_files():
     policy = swarm("a")
     policy.prefer([30, 31])
-    policy.want_now([20, 21])
+    policy.hurry(20)
+    policy.hurry(21)
     policy.hear("a", told(range(N)), 0.0)
     assert [ask.slot for ask in asks_of(policy, 0.0)][:2] == [20, 21]
     assert {30, 31} <= {ask.slot for ask in asks_of(policy, 0.0)} | {
         slot for slot, _ in policy._under_way.slots()
     }
+
+
+def test_what_a_reader_waits_for_is_asked_beside_all_others():
+    policy = swarm("a", group=["me"], can_fetch=True)
+    policy.hear("a", told(range(20)), 0.0)
+    asks_of(policy, START_WAIT_S)
+    wanted = next(slot for slot in range(20) if not policy._under_way.has(slot))
+    assert policy.ask_urgently(wanted, START_WAIT_S).peer == "a"
+    assert policy.ask_urgently(wanted, START_WAIT_S) is None
+    nobodys = next(slot for slot in range(20, N) if not policy._under_way.has(slot))
+    assert policy.ask_urgently(nobodys, START_WAIT_S).peer is None
 
 
 def test_a_busy_peer_is_left_alone_for_a_moment_and_another_asked():
@@ -174,6 +188,13 @@ def test_the_origin_is_left_alone_until_every_neighbour_was_heard():
     assert policy.next_ask(0.1).peer is None
 
 
+def test_who_joins_others_that_read_the_origin_lets_them_hear_of_it_first():
+    policy = swarm("a", group=["a", "me"], can_fetch=True)
+    policy.hear("a", told([], can_fetch=True), 0.0)
+    assert policy.next_ask(0.0) is None
+    assert policy.next_ask(MEET_S).peer is None
+
+
 def test_without_a_grant_the_origin_is_not_asked():
     policy = swarm(group=["me"])
     assert policy.next_ask(START_WAIT_S) is None
@@ -184,7 +205,7 @@ def test_a_node_reads_only_what_it_was_elected_for_and_nobody_has():
     own = policy.duty.own(0.0)
     assert 0 < own.bit_count() < N
     policy.hear("a", told([], can_fetch=True), 0.0)
-    asked = {ask.slot for ask in asks_of(policy, 0.0)}
+    asked = {ask.slot for ask in asks_of(policy, MEET_S)}
     assert asked
     assert all(own >> slot & 1 for slot in asked)
 
@@ -198,10 +219,10 @@ def test_the_elected_node_gone_its_chunks_go_to_the_next_at_once():
 def test_who_has_nothing_left_to_read_asks_the_elected_node_and_reads_what_it_hands_over():
     policy = swarm("a", group=["a", "me"], can_fetch=True)
     policy.hear("a", told([], can_fetch=True), 0.0)
-    while asks := asks_of(policy, 0.0):
+    while asks := asks_of(policy, MEET_S):
         for ask in asks:
-            policy.came(ask, 100 + ask.slot, 0, 0.1)
-    claim = policy.next_claim(0.2)
+            policy.came(ask, 100 + ask.slot, 0, MEET_S)
+    claim = policy.next_claim(MEET_S)
     assert claim.member == "a"
     states = [ClaimState.YOURS] + [ClaimState.UNDER_WAY] * (len(claim.slots) - 1)
     policy.claim_answered(claim, states, 0.3)
@@ -211,9 +232,9 @@ def test_who_has_nothing_left_to_read_asks_the_elected_node_and_reads_what_it_ha
 def test_a_chunk_too_long_under_way_at_the_elected_node_is_read_here_too():
     policy = swarm("a", group=["a", "me"], can_fetch=True)
     policy.hear("a", told([], can_fetch=True), 0.0)
-    while asks := asks_of(policy, 0.0):
+    while asks := asks_of(policy, MEET_S):
         for ask in asks:
-            policy.came(ask, 100 + ask.slot, 0, 1.0)
+            policy.came(ask, 100 + ask.slot, 0, MEET_S + 1.0)
     claim = policy.next_claim(1.0)
     policy.claim_answered(claim, [ClaimState.UNDER_WAY] * len(claim.slots), 1.1)
     assert policy.next_claim(1.2) is None
@@ -272,14 +293,36 @@ def test_a_map_that_builds_on_one_we_do_not_have_is_ignored():
     assert policy.next_ask(0.0) is None
 
 
-def test_a_blob_that_is_wrong_as_a_whole_is_fetched_again_from_new_words():
+def test_a_blob_that_is_wrong_as_a_whole_is_fetched_again_by_words_said_anew():
     policy = swarm("a")
     policy.hear("a", told([3]), 0.0)
     policy.came(policy.next_ask(0.0), 103, 0, 0.1)
-    policy.drop([3])
+    policy.reject([3])
+    assert policy.due_polls(0.3) == [("a", 0, 0)]
     assert policy.next_ask(0.2) is None
     policy.hear("a", told([3], crc=203), 0.3)
     assert policy.came(policy.next_ask(0.3), 203, 0, 0.4).is_accepted
+
+
+def test_with_a_grant_what_was_wrong_is_read_here_and_who_offered_it_is_blamed():
+    policy = swarm("a", "b", group=["a", "b"], can_fetch=True)
+    policy.hear("a", told([3, 4], crc=666), 0.0)
+    policy.hear("b", told([], can_fetch=True), 0.0)
+    for ask in asks_of(policy, 0.0):
+        policy.came(ask, 666, 0, 0.1)
+    policy.reject([3])
+    (ask,) = asks_of(policy, MEET_S)
+    assert (ask.slot, ask.peer) == (3, None)
+    assert policy.came(ask, 103, 0, 0.3).is_accepted
+    assert policy.neighbours.get("a").strikes == 1
+    assert policy.neighbours.get("b").strikes == 0
+
+
+def test_a_sealed_blob_is_vouched_for():
+    policy = swarm()
+    policy.hold(3, 103, 0, vouched=False)
+    policy.seal([3])
+    assert policy.map_for(0, 0).vouched == 1
 
 
 def test_uploads_are_bounded_in_all_and_per_chunk_and_others_are_named():
@@ -289,9 +332,9 @@ def test_uploads_are_bounded_in_all_and_per_chunk_and_others_are_named():
     policy = swarm("a", "b", "c", "d")
     for name in "abcd":
         policy.hear(name, told([3]), 0.0)
-    hints = policy.hints(3, "a", 0.0)
-    assert len(hints) == MAX_HINTS
-    assert "a" not in hints
+    named = hints(3, policy.neighbours, "a", 0.0)
+    assert len(named) == MAX_HINTS
+    assert "a" not in named
 
 
 def test_a_neighbour_is_told_only_what_is_new_to_it():
@@ -302,7 +345,7 @@ def test_a_neighbour_is_told_only_what_is_new_to_it():
     policy.hold(4, 104, 0, vouched=False)
     second = policy.map_for(first.instance, first.version)
     assert (list(second.present), second.vouched) == ([4], 0)
-    policy.drop([3])
+    policy.holdings.drop(3)
     third = policy.map_for(second.instance, second.version)
     assert (list(third.present), list(third.gone)) == ([], [3])
     assert list(policy.map_for(99, 17).present) == [4]

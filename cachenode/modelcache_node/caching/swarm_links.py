@@ -1,0 +1,160 @@
+"""One revision's swarm on the wire: asks neighbours for their maps, elected nodes for chunks.
+
+The policy decides; this carries its questions, one task each, and tells it the answers.
+
+Guarantees:
+- at most one question for its map is under way per neighbour, and one claim in all;
+- whatever a neighbour answers or does not answer, the policy hears of it once.
+"""
+
+import asyncio
+from array import array
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol
+
+from modelcache_api.claims import pack_claim, unpack_answer
+from modelcache_api.errors import InvalidRequestError
+from modelcache_api.have_map import MAX_SLOTS, HaveMap
+from modelcache_node.caching.members import Members
+from modelcache_node.swarm.asks import ClaimAsk
+from modelcache_node.swarm.origin_duty import ClaimState
+from modelcache_node.swarm.policy import Swarm
+from modelcache_node.swarm.uploads import hints
+from modelcache_node.transfer.peer_ranges import PeerError, PeerMisbehavedError
+
+#: A neighbour without news answers after this long. Arbitrary; below any proxy's patience.
+POLL_WAIT_S = 5.0
+
+
+class PeerCalls(Protocol):
+    """Small things asked of other agents; `peers.client.PeerClient` is one. All raise PeerError."""
+
+    async def have(
+        self, peer: str, revision: str, *, instance: int, since: int, wait_s: float
+    ) -> bytes: ...
+    async def claim(self, peer: str, revision: str, body: bytes) -> bytes: ...
+    async def manifest(self, peer: str, revision: str) -> bytes: ...
+
+
+class SwarmLink:
+    """One download's part in its swarm. Its tasks are those of the group that `step` is given."""
+
+    def __init__(
+        self,
+        revision: str,
+        policy: Swarm,
+        *,
+        me: str,
+        calls: PeerCalls | None,
+        members: Callable[[], Members],
+        clock: Callable[[], float],
+    ) -> None:
+        """Without `calls` this node is alone, and reads everything from the origin."""
+        self.policy = policy
+        #: Set, and replaced, when there may be something to do, or to tell.
+        self.changed = asyncio.Event()
+        self._revision = revision
+        self._me = me
+        self._calls = calls if policy.n_slots <= MAX_SLOTS else None
+        self._members = members
+        self._clock = clock
+        self._known: Members | None = None
+        self._addresses: dict[str, str] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+
+    @property
+    def has_offers(self) -> bool:
+        """Whether a neighbour has anything of this revision."""
+        return bool(self.policy.neighbours.rarity.held)
+
+    def address(self, name: str) -> str | None:
+        return self._addresses.get(name)
+
+    def names(self, addresses: Iterable[str]) -> list[str]:
+        """Members at these addresses; what leads elsewhere is left out."""
+        wanted = set(addresses)
+        return [name for name, address in self._addresses.items() if address in wanted]
+
+    def holders(self, slot: int, asker: str) -> tuple[str, ...]:
+        """Addresses of neighbours that hold a slot, for `asker`, an address."""
+        asking = next(iter(self.names([asker])), "")
+        found = hints(slot, self.policy.neighbours, asking, self._clock())
+        return tuple(self._addresses[name] for name in found if name in self._addresses)
+
+    def noticed(self, address: str) -> None:
+        """A neighbour at this address asked for something."""
+        for name in self.names([address]):
+            self.policy.polls.hasten(name, self._clock())
+
+    def step(self, tasks: asyncio.TaskGroup) -> None:
+        """Ask whatever the policy wants to know now."""
+        self._follow_members()
+        now = self._clock()
+        for name, instance, since in self.policy.due_polls(now):
+            self._begin(tasks, self._poll(name, instance, since))
+        claim = self.policy.next_claim(now)
+        if claim is not None:
+            self._begin(tasks, self._claim(claim))
+
+    def stop(self) -> None:
+        """Ask nothing more."""
+        for task in self._asking:
+            task.cancel()
+
+    def pulse(self) -> None:
+        """Wake whoever waits for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def map_for(self, instance: int, since: int, uploads_queued: int) -> HaveMap:
+        """As `Swarm.map_for`."""
+        self.policy.uploads_queued = uploads_queued
+        return self.policy.map_for(instance, since)
+
+    def _follow_members(self) -> None:
+        members = self._members()
+        if members is self._known:
+            return
+        self._known = members
+        self._addresses = members.addresses()
+        weights = {one.name: one.weight for one in members.neighbours} if self._calls else {}
+        group = [one.name for one in members.group] if self._calls else []
+        self.policy.set_members(weights, group or [self._me])
+
+    def _begin(self, tasks: asyncio.TaskGroup, asking: Coroutine[Any, Any, None]) -> None:
+        task = tasks.create_task(asking)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _poll(self, name: str, instance: int, since: int) -> None:
+        assert self._calls is not None
+        try:
+            raw = await self._calls.have(
+                self._addresses[name],
+                self._revision,
+                instance=instance,
+                since=since,
+                wait_s=POLL_WAIT_S,
+            )
+            self.policy.hear(name, HaveMap.unpack(raw), self._clock())
+        except (InvalidRequestError, PeerMisbehavedError):
+            self.policy.told_nonsense(name, self._clock())
+        except PeerError:
+            self.policy.unheard(name, self._clock())
+        self.pulse()
+
+    async def _claim(self, claim: ClaimAsk) -> None:
+        assert self._calls is not None
+        try:
+            raw = await self._calls.claim(
+                self._addresses[claim.member], self._revision, pack_claim(claim.slots)
+            )
+            states = [ClaimState(one) for one in unpack_answer(raw, len(claim.slots))]
+            self.policy.claim_answered(claim, states, self._clock())
+        except (InvalidRequestError, PeerError):
+            self.policy.duty.unanswered(claim, self._clock())
+        self.pulse()
+
+
+#: Of a node that reads nothing from the origin.
+NO_SLOTS: "array[int]" = array("I")

@@ -1,0 +1,188 @@
+"""This node among others: its part in each revision's swarm, and what it tells neighbours.
+
+A revision that is being fetched is told of by its download; one that is complete, from the journals
+of its sealed blobs. Of anything else this node knows nothing.
+"""
+
+import asyncio
+import random
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+
+from modelcache_api.chunk_slots import ChunkSlots
+from modelcache_api.claims import pack_answer, unpack_claim
+from modelcache_api.errors import InvalidRequestError
+from modelcache_api.manifest import Manifest
+from modelcache_node.caching.members import Members
+from modelcache_node.caching.ordering import is_early
+from modelcache_node.caching.swarm_links import NO_SLOTS, PeerCalls, SwarmLink
+from modelcache_node.store.store import Store
+from modelcache_node.swarm.holdings import Holdings
+from modelcache_node.swarm.limits import SwarmLimits
+from modelcache_node.swarm.origin_duty import ClaimState
+from modelcache_node.swarm.policy import Swarm
+
+#: Complete revisions whose checksums are kept in memory for neighbours. Arbitrary; one of a model
+#: of 1 TB takes a mebibyte.
+MAX_KEPT = 8
+_KEY_DIGITS = 64
+#: Of a node that nobody else knows.
+_ALONE = "alone"
+
+
+class Swarms:
+    """See the module. A `peers.api.SwarmHost`. Used from one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], float],
+        uniform: Callable[[], float] = random.random,
+        random_bits: Callable[[int], int] = secrets.randbits,
+    ) -> None:
+        """Alone, until it is connected. `clock` is monotonic, in seconds."""
+        self._store = store
+        self._clock = clock
+        self._uniform = uniform
+        self._random_bits = random_bits
+        self._me = _ALONE
+        self._calls: PeerCalls | None = None
+        self._members_of: Callable[[str], Members] = lambda _: Members()
+        self._uploads_queued: Callable[[], int] = lambda: 0
+        self._links: dict[str, SwarmLink] = {}
+        self._kept: OrderedDict[str, Holdings] = OrderedDict()
+
+    def connect(
+        self,
+        me: str,
+        calls: PeerCalls,
+        members_of: Callable[[str], Members],
+        uploads_queued: Callable[[], int],
+    ) -> None:
+        """Join others, by the name `me`; `members_of` gives the same object until it changes."""
+        self._me = me
+        self._calls = calls
+        self._members_of = members_of
+        self._uploads_queued = uploads_queued
+
+    def join(self, manifest: Manifest, slots: ChunkSlots, *, origin_requests: int) -> SwarmLink:
+        """Begin this node's part in a revision's swarm; `leave` in any case."""
+        revision = manifest.revision
+        policy = Swarm(
+            self._me,
+            slots,
+            instance=self._random_bits(64),
+            uniform=self._uniform,
+            now=self._clock(),
+            limits=SwarmLimits(origin_requests=origin_requests),
+        )
+        early = [key for key, file in manifest.blobs.items() if is_early(file)]
+        policy.prefer(slot for key in early for slot in slots.slots_of(key))
+        link = SwarmLink(
+            revision,
+            policy,
+            me=self._me,
+            calls=self._calls,
+            members=lambda: self._members_of(revision),
+            clock=self._clock,
+        )
+        self._links[revision] = link
+        return link
+
+    def leave(self, revision: str, link: SwarmLink) -> None:
+        """The download ended. If it was to the good, neighbours go on with what they know."""
+        link.stop()
+        if self._links.get(revision) is link:
+            del self._links[revision]
+        if link.policy.holdings.bits.bit_count() == link.policy.n_slots:
+            self._keep(revision, link.policy.holdings)
+        link.pulse()
+
+    # -- what neighbours ask
+
+    def manifest(self, revision: str) -> bytes | None:
+        if revision not in self._store.revisions.revisions():
+            return None
+        return self._store.revisions.manifest(revision).canonical()
+
+    async def have(
+        self, revision: str, asker: str, *, instance: int, since: int, wait_s: float
+    ) -> bytes | None:
+        deadline = self._clock() + wait_s
+        if revision in self._links:
+            self._links[revision].noticed(asker)
+        while True:
+            link = self._links.get(revision)
+            if link is None:
+                return await self._have_complete(revision, instance, since)
+            changed = link.changed
+            could_fetch = link.policy.can_fetch
+            told = link.map_for(instance, since, self._uploads_queued())
+            left_s = deadline - self._clock()
+            if told.version > told.since or told.instance != instance or left_s <= 0:
+                return told.pack()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await changed.wait()
+            if link.policy.can_fetch != could_fetch:
+                deadline = self._clock()
+
+    def claim(self, revision: str, asker: str, body: bytes) -> bytes | None:
+        del asker
+        try:
+            slots = unpack_claim(body)
+        except InvalidRequestError:
+            return None
+        link = self._links.get(revision)
+        if link is not None:
+            known = [slot for slot in slots if slot < link.policy.n_slots]
+            return pack_answer(link.policy.serve_claim(known, self._clock()))
+        if self._store.is_complete(revision):
+            return pack_answer([ClaimState.HELD] * len(slots))
+        return None
+
+    def holders(self, blob: str, index: int, asker: str) -> tuple[str, ...]:
+        key = blob[:_KEY_DIGITS]
+        for link in self._links.values():
+            slot = link.policy.slots.find(key, index)
+            if slot is not None:
+                return link.holders(slot, asker)
+        return ()
+
+    async def _have_complete(self, revision: str, instance: int, since: int) -> bytes | None:
+        if not self._store.is_complete(revision):
+            self._kept.pop(revision, None)
+            return None
+        holdings = self._kept.get(revision)
+        if holdings is None:
+            try:
+                holdings = await asyncio.to_thread(self._load, revision)
+            except (FileNotFoundError, InvalidRequestError):  # evicted meanwhile
+                return None
+            self._keep(revision, holdings)
+        return holdings.map_since(
+            instance,
+            since,
+            can_fetch=False,
+            fetching=NO_SLOTS,
+            uploads_queued=self._uploads_queued(),
+        ).pack()
+
+    def _load(self, revision: str) -> Holdings:
+        manifest = self._store.revisions.manifest(revision)
+        slots = ChunkSlots.of(manifest)
+        holdings = Holdings(slots.n_slots, self._random_bits(64))
+        for key, file in manifest.blobs.items():
+            found = self._store.blobs.checksums(key, file.size_bytes)
+            for slot, (crc32c, crc64nvme) in zip(slots.slots_of(key), found, strict=True):
+                holdings.add(slot, crc32c, crc64nvme, vouched=True)
+        return holdings
+
+    def _keep(self, revision: str, holdings: Holdings) -> None:
+        self._kept[revision] = holdings
+        self._kept.move_to_end(revision)
+        while len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
