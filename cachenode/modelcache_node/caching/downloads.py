@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from modelcache_api.chunk_slots import ChunkSlots
-from modelcache_api.chunks import chunk_range
+from modelcache_api.chunks import CHUNK_BYTES, chunk_range
 from modelcache_api.errors import (
     IntegrityMismatchError,
     ModelCacheError,
@@ -194,7 +194,10 @@ class Download:
                         self._policy.hurry(self._slots.slot(blob, index))
             elif index is not None:
                 ask = self._policy.ask_urgently(entry.slots[index], self._clock())
-                if ask is not None:
+                if ask is None:
+                    offset = index * CHUNK_BYTES
+                    self._movers.hurry(entry.partial.data_path, offset, READERS_PRIORITY)
+                else:
                     self._n_for_readers += 1
                     self._carrying[ask] = tasks.create_task(self._carry_for_reader(ask))
 

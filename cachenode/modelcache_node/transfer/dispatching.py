@@ -55,6 +55,11 @@ class Ticket:
     )
     worker: "_Worker | None" = None
 
+    @property
+    def is_gone(self) -> bool:
+        """It waits no more."""
+        return self.worker is not None or self.settled.done()
+
 
 @dataclass(slots=True, eq=False)
 class _Worker:
@@ -165,6 +170,15 @@ class Dispatcher:
             await self._withdraw(ticket)
             raise
 
+    def hurry(self, path: str, offset: int, priority: int) -> None:
+        """Let a range that still waits go before others: as if asked for with this priority."""
+        for origin in self._origins.values():
+            for _, number, ticket in list(origin.waiting):
+                meant = (ticket.assignment.path, ticket.assignment.offset) == (path, offset)
+                if meant and not ticket.is_gone and ticket.priority > priority:
+                    ticket.priority = priority
+                    heapq.heappush(origin.waiting, (priority, number, ticket))
+
     def spend_retry(self, endpoint: Endpoint) -> float:
         """Take a retry out of an origin's budget; returns how long it must wait, in seconds."""
         self._n_retries += 1
@@ -201,7 +215,7 @@ class Dispatcher:
     def _next_ticket(self) -> Ticket | None:
         """The first in order among the origins that have room."""
         for origin in self._origins.values():
-            while origin.waiting and origin.waiting[0][2].settled.done():  # withdrawn
+            while origin.waiting and origin.waiting[0][2].is_gone:  # withdrawn, or hurried
                 heapq.heappop(origin.waiting)
         ready = [one for one in self._origins.values() if one.waiting and one.window.has_room]
         if not ready:

@@ -195,6 +195,10 @@ class Movers:
         """Fetch one chunk from one peer, as `PeerFetcher.fetch`."""
         return await self._peers.fetch(wanted)
 
+    def hurry(self, path: str | os.PathLike[str], offset: int, priority: int) -> None:
+        """Let a range that was asked for and still waits go before others."""
+        self._dispatcher.hurry(os.fspath(path), offset, priority)
+
     def stats(self) -> MoverStats:
         return self._dispatcher.stats()
 
