@@ -193,16 +193,17 @@ class Simulator:
             elif not other.is_alive:
                 policy.unheard(name, self.now)
             elif self.scenario.stale_s:
-                told = self._map(other, instance, since)
+                told = self._map(node, other, instance, since)
                 self._at(self.now + self.scenario.stale_s, self._heard, node, name, told)
             else:
-                policy.hear(name, self._map(other, instance, since), self.now)
+                policy.hear(name, self._map(node, other, instance, since), self.now)
         self._drop_overruled(node)
         self._pump(node)
         self._at(self.now + policy.poll_pause_s / 2, self._poll, node, life)
 
-    def _map(self, other: Node, instance: int, since: int):
+    def _map(self, node: Node, other: Node, instance: int, since: int):
         told = other.policy.map_for(instance, since)
+        other.policy.neighbours.told(node.name, can_fetch=told.can_fetch)
         if other.number in self.scenario.liars and told.present:
             for number, slot in enumerate(told.present):
                 if not told.vouched >> number & 1:

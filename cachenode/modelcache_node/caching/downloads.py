@@ -168,7 +168,9 @@ class Download:
 
     def _step(self, tasks: asyncio.TaskGroup) -> None:
         """Begin whatever can be begun now."""
-        self._policy.set_can_fetch(self._clock(), can_fetch=self._grants.has_sessions)
+        if self._policy.can_fetch != self._grants.has_sessions:
+            self._policy.set_can_fetch(self._clock(), can_fetch=self._grants.has_sessions)
+            self._link.pulse()
         self._drop_overruled()
         while self._pending and len(self._open_blobs) + self._n_opening < MAX_OPEN_BLOBS:
             self._begin(self._pending[0], tasks)
@@ -365,13 +367,16 @@ class Download:
 
     async def _is_undisturbed(self, ask: Ask, entry: _Blob, index: int, crc32c: int) -> bool:
         """End others that write the same chunk; whether what is on disk is still what came."""
-        others = [task for one, task in self._carrying.items() if one.slot == ask.slot]
-        if not others:
-            return True
-        for task in others:
-            task.cancel()
-        await asyncio.wait(others)
-        return await asyncio.to_thread(_crc32c_on_disk, entry.partial, index) == crc32c
+        is_same = True
+        while others := {one: t for one, t in self._carrying.items() if one.slot == ask.slot}:
+            for task in others.values():
+                task.cancel()
+            await asyncio.wait(others.values())
+            for one in others:  # one that was cancelled before it began did not say so
+                if self._carrying.pop(one, None) is not None:
+                    self._policy.abandoned(one, self._clock())
+            is_same = await asyncio.to_thread(_crc32c_on_disk, entry.partial, index) == crc32c
+        return is_same
 
     def _note_retry(self, note: str) -> None:
         self.tally.retries += 1
@@ -382,9 +387,13 @@ def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> a
     return asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
 
 
-def _crc32c_on_disk(partial: PartialBlob, index: int) -> int:
-    with open_file(partial.data_path) as fd:
-        return chunk_crcs(fd, index, partial.size_bytes)[0]
+def _crc32c_on_disk(partial: PartialBlob, index: int) -> int | None:
+    """None where another attempt was first, and the blob has been sealed since."""
+    try:
+        with open_file(partial.data_path) as fd:
+            return chunk_crcs(fd, index, partial.size_bytes)[0]
+    except FileNotFoundError:
+        return None
 
 
 def _bytes_of(source: BlobSource, indexes: list[int]) -> int:

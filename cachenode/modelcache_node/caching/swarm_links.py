@@ -20,7 +20,7 @@ from modelcache_node.swarm.asks import ClaimAsk
 from modelcache_node.swarm.origin_duty import ClaimState
 from modelcache_node.swarm.policy import Swarm
 from modelcache_node.swarm.uploads import hints
-from modelcache_node.transfer.peer_ranges import PeerError, PeerMisbehavedError
+from modelcache_node.transfer.peer_ranges import PeerError, PeerLacksError, PeerMisbehavedError
 
 #: A neighbour without news answers after this long. Arbitrary; below any proxy's patience.
 POLL_WAIT_S = 5.0
@@ -81,10 +81,18 @@ class SwarmLink:
         found = hints(slot, self.policy.neighbours, asking, self._clock())
         return tuple(self._addresses[name] for name in found if name in self._addresses)
 
-    def noticed(self, address: str) -> None:
-        """A neighbour at this address asked for something."""
-        for name in self.names([address]):
+    def map_for(self, asker: str, instance: int, since: int, uploads_queued: int) -> HaveMap:
+        """What a neighbour at this address is told; since it is there, its own map is due."""
+        self.policy.uploads_queued = uploads_queued
+        for name in self.names([asker]):
             self.policy.polls.hasten(name, self._clock())
+        return self.policy.map_for(instance, since)
+
+    def told(self, asker: str) -> None:
+        """The neighbour at this address was given a map."""
+        for name in self.names([asker]):
+            self.policy.neighbours.told(name, can_fetch=self.policy.can_fetch)
+        self.pulse()
 
     def step(self, tasks: asyncio.TaskGroup) -> None:
         """Ask whatever the policy wants to know now."""
@@ -105,11 +113,6 @@ class SwarmLink:
         """Wake whoever waits for a change."""
         self.changed.set()
         self.changed = asyncio.Event()
-
-    def map_for(self, instance: int, since: int, uploads_queued: int) -> HaveMap:
-        """As `Swarm.map_for`."""
-        self.policy.uploads_queued = uploads_queued
-        return self.policy.map_for(instance, since)
 
     def _follow_members(self) -> None:
         members = self._members()
@@ -139,6 +142,8 @@ class SwarmLink:
             self.policy.hear(name, HaveMap.unpack(raw), self._clock())
         except (InvalidRequestError, PeerMisbehavedError):
             self.policy.told_nonsense(name, self._clock())
+        except PeerLacksError:
+            self.policy.unheard(name, self._clock(), is_there=True)
         except PeerError:
             self.policy.unheard(name, self._clock())
         self.pulse()

@@ -112,17 +112,16 @@ class Swarms:
         self, revision: str, asker: str, *, instance: int, since: int, wait_s: float
     ) -> bytes | None:
         deadline = self._clock() + wait_s
-        if revision in self._links:
-            self._links[revision].noticed(asker)
         while True:
             link = self._links.get(revision)
             if link is None:
                 return await self._have_complete(revision, instance, since)
             changed = link.changed
             could_fetch = link.policy.can_fetch
-            told = link.map_for(instance, since, self._uploads_queued())
+            told = link.map_for(asker, instance, since, self._uploads_queued())
             left_s = deadline - self._clock()
             if told.version > told.since or told.instance != instance or left_s <= 0:
+                link.told(asker)
                 return told.pack()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
@@ -140,7 +139,7 @@ class Swarms:
         if link is not None:
             known = [slot for slot in slots if slot < link.policy.n_slots]
             return pack_answer(link.policy.serve_claim(known, self._clock()))
-        if self._store.is_complete(revision):
+        if self._is_sealed(revision):
             return pack_answer([ClaimState.HELD] * len(slots))
         return None
 
@@ -153,7 +152,7 @@ class Swarms:
         return ()
 
     async def _have_complete(self, revision: str, instance: int, since: int) -> bytes | None:
-        if not self._store.is_complete(revision):
+        if not self._is_sealed(revision):
             self._kept.pop(revision, None)
             return None
         holdings = self._kept.get(revision)
@@ -170,6 +169,10 @@ class Swarms:
             fetching=NO_SLOTS,
             uploads_queued=self._uploads_queued(),
         ).pack()
+
+    def _is_sealed(self, revision: str) -> bool:
+        """Every blob is here, whether or not the tree is published yet."""
+        return revision in self._store.revisions.revisions() and self._store.is_sealed(revision)
 
     def _load(self, revision: str) -> Holdings:
         manifest = self._store.revisions.manifest(revision)

@@ -15,10 +15,11 @@ from modelcache_node.swarm.announcements import ELECTED, OWN, PASSED_ON, VOUCHED
 from modelcache_node.swarm.bitsets import Rarity, each, of_slots
 from modelcache_node.swarm.neighbours import Neighbour
 
-#: At the start the origin is left alone until every neighbour was heard, at most so long.
-START_WAIT_S = 1.0
-#: And so long where others read it already: two of their looks.
-MEET_S = 0.25
+#: At the start the origin is left alone until this node and its neighbours know of each other; at
+#: most so long: a node that is gone without a trace costs this once. Above a refused connection.
+START_WAIT_S = 5.0
+#: A neighbour that is there and does not fetch the revision yet is awaited so long at the start.
+GRACE_S = 2.0
 #: Neighbours of one node; the operator names no more.
 MAX_NEIGHBOURS = 32
 
@@ -61,14 +62,18 @@ class Neighbourhood:
     def are_met(self, since_s: float) -> bool:
         """Whether the origin may be read, so long after the start.
 
-        Every neighbour was heard, or failed to answer; and those that read it already had time to
-        hear of this node, and leave it its share.
+        Every neighbour was heard, or failed to answer; and those that read the origin were told
+        of this node, so that they leave it its share.
         """
         if since_s >= START_WAIT_S:
             return True
-        if not all(one.is_heard for one in self):
-            return False
-        return since_s >= MEET_S or not any(one.can_fetch for one in self)
+        return all(one.is_heard and (one.knows_us or not one.can_fetch) for one in self)
+
+    def told(self, name: str, *, can_fetch: bool) -> None:
+        """A neighbour was given a map that says whether this node can fetch."""
+        one = self._by_name.get(name)
+        if one is not None:
+            one.knows_us = can_fetch
 
     # What they say
 

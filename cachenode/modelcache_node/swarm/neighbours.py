@@ -32,6 +32,8 @@ class Neighbour:
     #: Mean time of a chunk from it, seconds; 0 before the first.
     ewma_s: float = 0.0
     busy_until: float = 0.0
+    #: It was told that this node reads the origin.
+    knows_us: bool = False
     #: It has answered, or failed to, since it became a neighbour.
     is_heard: bool = False
     is_absent: bool = True

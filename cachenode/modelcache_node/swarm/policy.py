@@ -25,7 +25,7 @@ from modelcache_node.swarm.bitsets import each, lowest, of_slots, random_one
 from modelcache_node.swarm.choosing import best_neighbour
 from modelcache_node.swarm.holdings import Holdings
 from modelcache_node.swarm.limits import SwarmLimits
-from modelcache_node.swarm.neighbourhood import Neighbourhood
+from modelcache_node.swarm.neighbourhood import GRACE_S, Neighbourhood
 from modelcache_node.swarm.neighbours import Neighbour, moving_mean_s
 from modelcache_node.swarm.origin_duty import ClaimState, OriginDuty
 from modelcache_node.swarm.polling import MAX_POLL_S, Polls, poll_pause_s
@@ -150,12 +150,8 @@ class Swarm:
         Each is due again some time after `hear` or `unheard`, one of which must follow.
         """
         self._spreading.look(self.holdings.bits, now, self.poll_pause_s / 2)
-        found = []
-        for name in self.polls.due(now):
-            one = self.neighbours.get(name)
-            if one is not None:
-                found.append((name, one.instance, one.version))
-        return found
+        due = [self.neighbours.get(name) for name in self.polls.due(now)]
+        return [(one.name, one.instance, one.version) for one in due if one is not None]
 
     def hear(self, name: str, told: HaveMap, now: float) -> None:
         """A neighbour's map."""
@@ -167,14 +163,14 @@ class Swarm:
             self._word_changed(slot)
         self.duty.set_able(name, now, is_able=one.can_fetch and now >= one.avoided_until)
 
-    def unheard(self, name: str, now: float) -> None:
-        """A neighbour did not answer, or does not fetch this revision."""
+    def unheard(self, name: str, now: float, *, is_there: bool = False) -> None:
+        """A neighbour did not answer; or `is_there`, but has nothing of this revision yet."""
         one = self.neighbours.get(name)
-        if one is None:
-            return
-        self.neighbours.fail(one, now)
-        self.polls.again_at(name, one.absent_until)
-        self.duty.set_able(name, now, is_able=False)
+        if one is not None:
+            self.neighbours.fail(one, now)
+            self.polls.again_at(name, one.absent_until)
+            if not is_there or now - self._began_at >= GRACE_S:
+                self.duty.set_able(name, now, is_able=False)
 
     def told_nonsense(self, name: str, now: float) -> None:
         """A neighbour's map was none."""
@@ -299,12 +295,12 @@ class Swarm:
         """End game: everything is under way; ask another for what has been so for long."""
         if self._under_way.n_slots > max(self.limits.peer_requests, END_GAME_RATIO * self.n_slots):
             return None
-        for slot, asks in self._under_way.slots():
-            if len(asks) > 1 or asks[0].peer is None or now - asks[0].asked_at < self.chunk_s:
+        sure = self.words.trusted | self.neighbours.rarity.held_twice
+        for first in self._under_way.lone(asked_before=now - self.chunk_s):
+            slot, peer = first.slot, first.peer
+            if self.holdings.has(slot) or not sure >> slot & 1:
                 continue
-            if not (self.words.trusted | self.neighbours.rarity.held_twice) >> slot & 1:
-                continue
-            one = best_neighbour(self.neighbours, 1 << slot, now, self.chunk_s, but=asks[0].peer)
+            one = best_neighbour(self.neighbours, 1 << slot, now, self.chunk_s, but=peer)
             if one is not None:
                 return self._ask(slot, one, now)
         return None

@@ -21,9 +21,11 @@ class UnderWay:
     def n_slots(self) -> int:
         return len(self._by_slot)
 
-    def slots(self) -> Iterator[tuple[int, list[Ask]]]:
-        """Each slot under way with its asks, the oldest first."""
-        return iter(self._by_slot.items())
+    def lone(self, *, asked_before: float) -> Iterator[Ask]:
+        """Asks of a peer, for a slot that nobody else is asked for."""
+        for asks in self._by_slot.values():
+            if len(asks) == 1 and asks[0].peer is not None and asks[0].asked_at <= asked_before:
+                yield asks[0]
 
     def has(self, slot: int) -> bool:
         return slot in self._by_slot

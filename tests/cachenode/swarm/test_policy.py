@@ -8,7 +8,7 @@ import pytest
 from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_api.have_map import HaveMap
 from modelcache_node.swarm.asks import Failure
-from modelcache_node.swarm.neighbourhood import MEET_S, START_WAIT_S
+from modelcache_node.swarm.neighbourhood import GRACE_S, START_WAIT_S
 from modelcache_node.swarm.neighbours import AVOID_S, MAX_STRIKES
 from modelcache_node.swarm.origin_duty import ClaimState
 from modelcache_node.swarm.policy import LONE_WORD_S, Swarm
@@ -83,7 +83,7 @@ def test_what_a_reader_waits_for_goes_first_then_early_files():
     policy.hear("a", told(range(N)), 0.0)
     assert [ask.slot for ask in asks_of(policy, 0.0)][:2] == [20, 21]
     assert {30, 31} <= {ask.slot for ask in asks_of(policy, 0.0)} | {
-        slot for slot, _ in policy._under_way.slots()
+        slot for slot in range(N) if policy._under_way.has(slot)
     }
 
 
@@ -120,7 +120,7 @@ def test_wrong_bytes_are_not_taken_and_three_strikes_put_a_peer_aside_for_a_time
     policy.hear("b", told(range(N)), 0.3)
     assert {ask.peer for ask in asks_of(policy, 0.3)} == {"b"}
     policy.hear("a", told([], since=N, version=N), AVOID_S + 1.0)
-    for _, asks in list(policy._under_way.slots()):
+    for asks in list(policy._under_way._by_slot.values()):
         policy.failed(asks[0], Failure.UNAVAILABLE, AVOID_S + 1.0)
     assert {ask.peer for ask in asks_of(policy, AVOID_S + 1.1)} == {"a"}
 
@@ -192,7 +192,16 @@ def test_who_joins_others_that_read_the_origin_lets_them_hear_of_it_first():
     policy = swarm("a", group=["a", "me"], can_fetch=True)
     policy.hear("a", told([], can_fetch=True), 0.0)
     assert policy.next_ask(0.0) is None
-    assert policy.next_ask(MEET_S).peer is None
+    policy.neighbours.told("a", can_fetch=True)
+    assert policy.next_ask(0.0).peer is None
+
+
+def test_a_neighbour_that_has_not_begun_yet_keeps_its_share_for_a_moment():
+    policy = swarm("a", group=["a", "me"], can_fetch=True)
+    policy.unheard("a", 0.0, is_there=True)
+    assert policy.duty.own(0.0).bit_count() < N
+    policy.unheard("a", GRACE_S, is_there=True)
+    assert policy.duty.own(GRACE_S).bit_count() == N
 
 
 def test_without_a_grant_the_origin_is_not_asked():
@@ -205,7 +214,7 @@ def test_a_node_reads_only_what_it_was_elected_for_and_nobody_has():
     own = policy.duty.own(0.0)
     assert 0 < own.bit_count() < N
     policy.hear("a", told([], can_fetch=True), 0.0)
-    asked = {ask.slot for ask in asks_of(policy, MEET_S)}
+    asked = {ask.slot for ask in asks_of(policy, START_WAIT_S)}
     assert asked
     assert all(own >> slot & 1 for slot in asked)
 
@@ -219,10 +228,11 @@ def test_the_elected_node_gone_its_chunks_go_to_the_next_at_once():
 def test_who_has_nothing_left_to_read_asks_the_elected_node_and_reads_what_it_hands_over():
     policy = swarm("a", group=["a", "me"], can_fetch=True)
     policy.hear("a", told([], can_fetch=True), 0.0)
-    while asks := asks_of(policy, MEET_S):
+    policy.neighbours.told("a", can_fetch=True)
+    while asks := asks_of(policy, 0.0):
         for ask in asks:
-            policy.came(ask, 100 + ask.slot, 0, MEET_S)
-    claim = policy.next_claim(MEET_S)
+            policy.came(ask, 100 + ask.slot, 0, 0.1)
+    claim = policy.next_claim(0.2)
     assert claim.member == "a"
     states = [ClaimState.YOURS] + [ClaimState.UNDER_WAY] * (len(claim.slots) - 1)
     policy.claim_answered(claim, states, 0.3)
@@ -232,9 +242,10 @@ def test_who_has_nothing_left_to_read_asks_the_elected_node_and_reads_what_it_ha
 def test_a_chunk_too_long_under_way_at_the_elected_node_is_read_here_too():
     policy = swarm("a", group=["a", "me"], can_fetch=True)
     policy.hear("a", told([], can_fetch=True), 0.0)
-    while asks := asks_of(policy, MEET_S):
+    policy.neighbours.told("a", can_fetch=True)
+    while asks := asks_of(policy, 0.0):
         for ask in asks:
-            policy.came(ask, 100 + ask.slot, 0, MEET_S + 1.0)
+            policy.came(ask, 100 + ask.slot, 0, 1.0)
     claim = policy.next_claim(1.0)
     policy.claim_answered(claim, [ClaimState.UNDER_WAY] * len(claim.slots), 1.1)
     assert policy.next_claim(1.2) is None
@@ -311,7 +322,7 @@ def test_with_a_grant_what_was_wrong_is_read_here_and_who_offered_it_is_blamed()
     for ask in asks_of(policy, 0.0):
         policy.came(ask, 666, 0, 0.1)
     policy.reject([3])
-    (ask,) = asks_of(policy, MEET_S)
+    (ask,) = asks_of(policy, START_WAIT_S)
     assert (ask.slot, ask.peer) == (3, None)
     assert policy.came(ask, 103, 0, 0.3).is_accepted
     assert policy.neighbours.get("a").strikes == 1
@@ -362,3 +373,15 @@ def test_a_log_of_changes_that_grew_too_long_begins_anew():
     assert after.since == 0
     assert list(after.present) == [1]
     assert policy.holdings.version <= 2 * N + 1024
+
+
+def test_what_came_by_one_of_two_attempts_is_not_asked_for_a_third_time():
+    policy = swarm("a", "b")
+    for name in ("a", "b"):
+        policy.hear(name, told([3]), 0.0)
+    for slot in range(N):
+        if slot != 3:
+            policy.hold(slot, 100 + slot, 0, vouched=True)
+    policy.next_ask(0.0)
+    assert policy.came(policy.next_ask(1.0), 103, 0, 1.1).is_accepted
+    assert policy.next_ask(5.0) is None
