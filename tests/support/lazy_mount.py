@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
@@ -55,6 +55,10 @@ class GrowingBlob:
         header = JournalHeader(len(content), is_sealed=False, boot_id=boot_id or this_boot())
         self._header = header
         self.journal.write_bytes(pack_header(header).ljust(header.journal_bytes, b"\0"))
+
+    @property
+    def size_bytes(self) -> int:
+        return self._header.size_bytes
 
     @property
     def n_chunks(self) -> int:
@@ -208,24 +212,18 @@ class LazyMount:
     def __init__(
         self,
         root: Path,
-        contents: dict[str, bytes],
+        blobs: Mapping[str, GrowingBlob],
         *,
         features: Features | None = None,
         name: str = "mount-1",
     ) -> None:
-        files = [
-            File(path, len(data), f"{i + 1:064x}")
-            for i, (path, data) in enumerate(contents.items())
-        ]
         self.name = name
         self.root = root
-        self.contents = contents
-        self.manifest = Manifest.of(files)
-        self.keys = {path: f"{i + 1:064x}" for i, path in enumerate(contents)}
-        self.blobs = {
-            path: GrowingBlob(root / "blobs" / path.replace("/", "_"), data)
-            for path, data in contents.items()
-        }
+        self.blobs = dict(blobs)
+        self.keys = {path: f"{i + 1:064x}" for i, path in enumerate(blobs)}
+        self.manifest = Manifest.of(
+            File(path, blob.size_bytes, self.keys[path]) for path, blob in blobs.items()
+        )
         self.agent = HandingAgent(
             root / "files.sock", {self.keys[path]: blob for path, blob in self.blobs.items()}
         )
@@ -247,6 +245,7 @@ class LazyMount:
         mount_syscalls.attach(mount_fd, point_fd)
         os.close(point_fd)
         os.close(mount_fd)
+        mounting.read_far_ahead(self.device_number)
 
     def start_program(self) -> None:
         device_fd, ledger_fd, about_fd = self._fds
@@ -310,8 +309,18 @@ class LazyMount:
 def lazy_mount(
     root: Path, contents: dict[str, bytes], *, features: Features | None = None
 ) -> Iterator[LazyMount]:
-    """Mounted, with keeper and agent."""
-    mount = LazyMount(root, contents, features=features)
+    """Mounted, with keeper and agent; nothing of it is there yet."""
+    blobs = {
+        path: GrowingBlob(root / "blobs" / path.replace("/", "_"), data)
+        for path, data in contents.items()
+    }
+    with mounted(LazyMount(root, blobs, features=features)) as mount:
+        yield mount
+
+
+@contextmanager
+def mounted(mount: LazyMount) -> Iterator[LazyMount]:
+    """Inside the block it is, with its keeper and agent."""
     try:
         mount.keeper.start()
         mount.agent.start()

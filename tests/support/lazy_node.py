@@ -47,10 +47,19 @@ class ReaderReport:
 class LazyNode:
     """Processes of one node beneath `home`; `start` it, and `stop` it in any case."""
 
-    def __init__(self, home: Path, *, download_limit: int, without: str = "") -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        download_limit: int | None = None,
+        without: str = "",
+        endpoint_url: str | None = None,
+    ) -> None:
+        """`endpoint_url`: of a store of somebody else's; None makes one of our own."""
         self.home = home
         self.kubelet_root = home / "kubelet"
-        self.endpoint = S3Endpoint(home / "s3")
+        self._own_endpoint = None if endpoint_url else S3Endpoint(home / "s3")
+        self._endpoint_url = endpoint_url or ""
         self._limit = download_limit
         self._without = without
         self._supervised: dict[str, subprocess.Popen[bytes]] = {}
@@ -61,13 +70,14 @@ class LazyNode:
     # -- its parts
 
     def start(self) -> None:
-        self.endpoint.__enter__()
+        if self._own_endpoint:
+            self._endpoint_url = self._own_endpoint.__enter__().url
         self._supervise("keeper", "modelcache_csi.fuse.keeper", "--socket", self._at("keeper.sock"))
         self._supervise(
             "agent",
             *("modelcache_node.cli", "agent", "--data-dir", self._at("data"), "--movers", "1"),
             *("--socket", self._at("agent.sock"), "--listen", "127.0.0.1:0", "--allow-any-disk"),
-            *("--download-limit", str(self._limit)),
+            *(("--download-limit", str(self._limit)) if self._limit else ()),
         )
         without = ("--lazy-without", self._without) if self._without else ()
         self._supervise(
@@ -88,7 +98,8 @@ class LazyNode:
             one.terminate()
         for one in self._supervised.values():
             one.wait(20)
-        self.endpoint.__exit__()
+        if self._own_endpoint:
+            self._own_endpoint.__exit__()
         self._log.close()
 
     def _at(self, name: str) -> str:
@@ -123,7 +134,7 @@ class LazyNode:
             digests[path] = digest.hexdigest()
         return digests
 
-    def prefetch(self, seed: int) -> None:
+    def prefetch(self, seed: int, *, uri: str | None = None) -> None:
         """Send Jobs for that model until one succeeds, as the operator would."""
 
         def send() -> None:
@@ -131,7 +142,8 @@ class LazyNode:
                 job = subprocess.Popen(
                     [
                         *(sys.executable, "-m", "modelcache_node.cli", "prefetch"),
-                        *(f"s3://models/{seed}", "--endpoint", self.endpoint.url, "--anonymous"),
+                        *(uri or f"s3://models/{seed}", "--anonymous"),
+                        *("--endpoint", self._endpoint_url),
                         *("--socket", self._at("agent.sock"), "--namespace", NAMESPACE),
                         *("--model-cache", f"model-{seed}"),
                     ],

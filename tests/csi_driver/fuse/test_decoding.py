@@ -5,7 +5,7 @@ import errno
 import struct
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from modelcache_api.manifest import File, Manifest
 from modelcache_csi.fuse.answering import Answer, Answerer, GiveUp, ReadBytes
@@ -94,17 +94,22 @@ def test_a_name_needs_a_beginning_and_an_end(body: bytes) -> None:
         parse(message(Opcode.LOOKUP, body))
 
 
+@settings(deadline=None)  # no statement on speed: the machine may be busy
 @given(st.binary(max_size=300))
 def test_whatever_the_bytes_are_they_are_a_request_or_malformed(raw: bytes) -> None:
     with contextlib.suppress(MalformedRequestError):
         assert isinstance(parse(raw), Request)
 
 
-def answerer() -> Answerer:
+def make_answerer() -> Answerer:
     manifest = Manifest.of([File("a/b.bin", 1 << 20, f"{1:064x}"), File("c.json", 5, f"{2:064x}")])
     return Answerer(Tree(manifest, mtime_s=0), Features(), is_complete=lambda _: True)
 
 
+ANSWERER = make_answerer()  # it keeps nothing from one request to the next
+
+
+@settings(deadline=None, max_examples=300)
 @given(
     st.integers(0, 0xFFFFFFFF) | st.sampled_from(sorted(Opcode)),
     st.binary(max_size=120),
@@ -118,7 +123,7 @@ def test_every_request_that_can_be_parsed_is_answered(
         request = parse(message(opcode, body, unique=unique, node=node))
     except MalformedRequestError:
         return
-    outcome = answerer().handle(request)
+    outcome = ANSWERER.handle(request)
     if isinstance(outcome, Answer):
         length, code, answered = struct.unpack_from("<IiQ", outcome.raw)
         assert length == len(outcome.raw)
@@ -130,7 +135,7 @@ def test_every_request_that_can_be_parsed_is_answered(
 
 
 def refused(raw: bytes) -> int:
-    outcome = answerer().handle(parse(raw))
+    outcome = ANSWERER.handle(parse(raw))
     assert isinstance(outcome, Answer)
     return -int(struct.unpack_from("<i", outcome.raw, 4)[0])
 
@@ -161,20 +166,20 @@ def test_opening_to_write_is_erofs() -> None:
 
 
 def test_a_read_ends_with_the_file() -> None:
-    outcome = answerer().handle(parse(read_message((1 << 20) - 10, 4096, node=3)))
+    outcome = ANSWERER.handle(parse(read_message((1 << 20) - 10, 4096, node=3)))
     assert outcome == ReadBytes(2, 0, (1 << 20) - 10, 10)
 
 
 def test_a_read_behind_the_end_is_empty() -> None:
-    outcome = answerer().handle(parse(read_message(1 << 20, 4096, node=3)))
+    outcome = ANSWERER.handle(parse(read_message(1 << 20, 4096, node=3)))
     assert outcome == Answer(struct.pack("<IiQ", 16, 0, 2))
 
 
 def test_forgetting_is_not_answered() -> None:
-    assert answerer().handle(parse(message(Opcode.FORGET, b"\0" * 8))) is None
-    assert answerer().handle(parse(message(Opcode.BATCH_FORGET, b"\0" * 8))) is None
+    assert ANSWERER.handle(parse(message(Opcode.FORGET, b"\0" * 8))) is None
+    assert ANSWERER.handle(parse(message(Opcode.BATCH_FORGET, b"\0" * 8))) is None
 
 
 def test_an_interrupt_gives_up_what_it_names() -> None:
-    outcome = answerer().handle(parse(message(Opcode.INTERRUPT, struct.pack("<Q", 77))))
+    outcome = ANSWERER.handle(parse(message(Opcode.INTERRUPT, struct.pack("<Q", 77))))
     assert outcome == GiveUp(77)
