@@ -22,10 +22,7 @@ from typing import ParamSpec, TypeVar
 
 from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_api.chunks import CHUNK_BYTES, chunk_range
-from modelcache_api.errors import (
-    IntegrityMismatchError,
-    ModelCacheError,
-)
+from modelcache_api.errors import IntegrityMismatchError, ModelCacheError
 from modelcache_node.caching.grants import GrantPool
 from modelcache_node.caching.ordering import fetch_order
 from modelcache_node.caching.providers import NotGivenError, Providers, Wanted
@@ -38,7 +35,7 @@ from modelcache_node.store.files import open_file
 from modelcache_node.store.partial_blob import PartialBlob
 from modelcache_node.swarm.asks import Ask
 from modelcache_node.transfer.movers import Movers
-from modelcache_node.transfer.ranges import RangeResult
+from modelcache_node.transfer.ranges import URGENT_PRIORITY, RangeResult
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -186,7 +183,7 @@ class Download:
     def _serve_readers(self, tasks: asyncio.TaskGroup) -> None:
         """Fetch what readers wait for, beside the rest; what nobody can give yet goes first."""
         while self._n_for_readers < READERS_REQUESTS and (wish := self._wishes.take()) is not None:
-            blob, index = wish
+            blob, index, is_urgent = wish
             entry = self._open_blobs.get(blob)
             if entry is None:
                 source = next((one for one in self._pending if one.file.blob == blob), None)
@@ -201,11 +198,12 @@ class Download:
                     self._movers.hurry(entry.partial.data_path, offset, READERS_PRIORITY)
                 else:
                     self._n_for_readers += 1
-                    self._carrying[ask] = tasks.create_task(self._carry_for_reader(ask))
+                    carrying = self._carry_for_reader(ask, is_urgent=is_urgent)
+                    self._carrying[ask] = tasks.create_task(carrying)
 
-    async def _carry_for_reader(self, ask: Ask) -> None:
+    async def _carry_for_reader(self, ask: Ask, *, is_urgent: bool) -> None:
         try:
-            await self._carry(ask, priority=READERS_PRIORITY)
+            await self._carry(ask, priority=URGENT_PRIORITY if is_urgent else READERS_PRIORITY)
         finally:
             self._n_for_readers -= 1
 

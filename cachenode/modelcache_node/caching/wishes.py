@@ -11,19 +11,24 @@ class Wishes:
     """A short memory of (blob, chunk), each once; chunk None wishes the blob begun."""
 
     def __init__(self) -> None:
-        self._wishes: OrderedDict[tuple[str, int | None], None] = OrderedDict()
+        self._wishes: OrderedDict[tuple[str, int | None], bool] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._wishes)
 
     def add(self, blob: str, chunks: Sequence[int]) -> None:
-        """Before all earlier wishes; among themselves in the order given."""
-        for chunk in reversed(chunks or (None,)):
-            self._wishes[blob, chunk] = None
+        """Before all earlier wishes; among themselves in the order given. The first is urgent:
+        a reader is stopped by it, while the rest is what it will come to.
+        """
+        for place, chunk in reversed(list(enumerate(chunks or (None,)))):
+            self._wishes[blob, chunk] = place == 0
             self._wishes.move_to_end((blob, chunk))
         while len(self._wishes) > MAX_WISHES:
             self._wishes.popitem(last=False)
 
-    def take(self) -> tuple[str, int | None] | None:
-        """The most urgent wish, no longer remembered; None: there is none."""
-        return self._wishes.popitem()[0] if self._wishes else None
+    def take(self) -> tuple[str, int | None, bool] | None:
+        """(blob, chunk, whether it is urgent) to be seen to next, and forgotten here."""
+        if not self._wishes:
+            return None
+        (blob, chunk), is_urgent = self._wishes.popitem()
+        return blob, chunk, is_urgent

@@ -138,6 +138,10 @@ class Connection:
         if self.is_open:
             self._await_idle()
 
+    def pause(self) -> None:
+        """Read and write nothing until the poller resumes: who sends has to wait then."""
+        self._poller.pause(self._transport.fileno())
+
     def close(self) -> None:
         """Idempotent. Bytes still under way are lost."""
         if self.is_open:

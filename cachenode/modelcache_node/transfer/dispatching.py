@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 from modelcache_node.transfer.addresses import Endpoint
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
+from modelcache_node.transfer.holding import MAX_URGENT, Holding
 from modelcache_node.transfer.limits import MoverLimits
 from modelcache_node.transfer.pacing import RateLimit, RetryBudget, Window, backoff_s
 from modelcache_node.transfer.processes import WorkerProcess
-from modelcache_node.transfer.ranges import MoverStats
+from modelcache_node.transfer.ranges import URGENT_PRIORITY, MoverStats
 from modelcache_node.transfer.wire import (
     SYSTEM_TRUST,
     Assignment,
@@ -26,6 +27,7 @@ from modelcache_node.transfer.wire import (
     Cancelled,
     Done,
     Failed,
+    Hold,
     Keys,
     Trust,
     Usage,
@@ -106,6 +108,7 @@ class Dispatcher:
         self._ids = itertools.count(1)
         self._timers: set[asyncio.TimerHandle] = set()
         self._reaping: set[asyncio.Task[None]] = set()
+        self._holding = Holding(self._hold, clock=clock, call_later=self._call_later)
         self._is_pump_due = False
         self._is_stopping = False
         self._quick_deaths = 0
@@ -161,9 +164,10 @@ class Dispatcher:
         Raises:
             RangeFailedError: it was not fetched.
         """
-        origin = self._origin_of(ticket.assignment)
-        heapq.heappush(origin.waiting, (ticket.priority, ticket.assignment.id, ticket))
-        self._pump()
+        if ticket.priority > URGENT_PRIORITY or not self._assign_at_once(ticket):
+            origin = self._origin_of(ticket.assignment)
+            heapq.heappush(origin.waiting, (ticket.priority, ticket.assignment.id, ticket))
+            self._pump()
         try:
             return await ticket.settled
         except asyncio.CancelledError:
@@ -234,6 +238,20 @@ class Dispatcher:
         self._rate.take(assignment.length)
         worker.process.send(encode(assignment))
 
+    def _assign_at_once(self, ticket: Ticket) -> bool:
+        """Give an urgent range to a worker before all others, if it has not too many of these."""
+        worker = min(self._workers, key=lambda one: len(one.tickets), default=None)
+        if worker is None or len(worker.tickets) >= self.depth + MAX_URGENT:
+            return False
+        ticket.assignment = ticket.assignment._replace(is_urgent=True)
+        self._assign(worker, ticket)
+        self._holding.begin(ticket.assignment.id)
+        return True
+
+    def _hold(self, *, is_on: bool) -> None:
+        for worker in self._workers:
+            worker.process.send(encode(Hold(is_on)))
+
     async def _withdraw(self, ticket: Ticket) -> None:
         """Have the worker forget a range; returns when it will write nothing more of it."""
         worker, range_id = ticket.worker, ticket.assignment.id
@@ -246,6 +264,7 @@ class Dispatcher:
         await asyncio.shield(forgotten)
 
     def _release(self, worker: _Worker, range_id: int) -> Ticket | None:
+        self._holding.end(range_id)
         ticket = worker.tickets.pop(range_id, None)
         if ticket is not None:
             self._origin_of(ticket.assignment).window.in_flight -= 1

@@ -10,6 +10,9 @@ from typing import Self
 
 from modelcache_node.transfer.wire import Done
 
+#: Somebody waits for this range and nothing else, a reader for instance.
+URGENT_PRIORITY = -2
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -34,7 +37,8 @@ class RangeRequest:
         total_bytes: Size the object must have; None to be told it.
         ca_pem: Authorities to trust instead of the system's, as PEM text.
         want_crc64nvme: Compute CRC64/NVME beside CRC32C.
-        priority: Lower goes first; equal ones in the order asked.
+        priority: Lower goes first; equal ones in the order asked. From `URGENT_PRIORITY` down: at
+            once, whatever is under way, which is held up for so long.
     """
 
     path: str | os.PathLike[str] | None

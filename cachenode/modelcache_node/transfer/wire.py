@@ -2,7 +2,7 @@
 
 Both ends are always of one version, for a parent starts its own workers. To a worker::
 
-    ["fetch", …Assignment]    ["cancel", id]    ["keys", asker, keys]
+    ["fetch", …Assignment]    ["cancel", id]    ["keys", asker, keys]    ["hold", is_on]
     ["trust", profile]  + a file descriptor (PEM)
 
 From it::
@@ -26,7 +26,8 @@ class Assignment(NamedTuple):
 
     To a peer the worker adds its signature, and the answer must be signed. `crc32c` is then that of
     the bytes, if it is known; `server_name` is whom the certificate names, if not `host`. With
-    `tunnel_port`, `addresses` are those of a proxy that listens there.
+    `tunnel_port`, `addresses` are those of a proxy that listens there. An urgent one
+    does not wait for a connection to be free.
     """
 
     id: int
@@ -46,6 +47,7 @@ class Assignment(NamedTuple):
     crc32c: int | None = None
     server_name: str | None = None
     tunnel_port: int | None = None
+    is_urgent: bool = False
 
     @property
     def pool(self) -> tuple[str, str, int, int]:
@@ -94,6 +96,12 @@ class Cancel(NamedTuple):
     id: int
 
 
+class Hold(NamedTuple):
+    """Receive nothing but what is urgent, or go on with everything."""
+
+    is_on: bool
+
+
 class Keys(NamedTuple):
     """Who asks peers, ``host:port``, and the cluster's keys, as Latin-1 text: the first signs."""
 
@@ -107,11 +115,12 @@ class Trust(NamedTuple):
     profile: int
 
 
-Message = Assignment | Cancel | Keys | Trust | Done | Failed | Cancelled | Usage
+Message = Assignment | Cancel | Hold | Keys | Trust | Done | Failed | Cancelled | Usage
 
 _KINDS: dict[str, type[Message]] = {
     "fetch": Assignment,
     "cancel": Cancel,
+    "hold": Hold,
     "keys": Keys,
     "trust": Trust,
     "done": Done,

@@ -30,6 +30,7 @@ from modelcache_node.transfer.wire import (
     Cancelled,
     Done,
     Failed,
+    Hold,
     Keys,
     Trust,
     Usage,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 #: How often connections are looked at and usage is told. Arbitrary.
 SWEEP_S = 0.5
+#: Connections for urgent ranges, beyond those at work. Arbitrary; as many as readers may have.
+URGENT_CONNECTIONS = 4
 _FD = struct.Struct("i")
 
 
@@ -74,6 +77,7 @@ class Worker:
         self._asker = ""
         self._received_before = 0
         self._told_bytes = 0
+        self._is_held = False
         self._runs = True
 
     def run(self) -> None:
@@ -110,7 +114,12 @@ class Worker:
                 return
             message = decode(packet)
             if isinstance(message, Assignment):
-                self._pending.append(message)
+                if message.is_urgent:
+                    self._pending.appendleft(message)
+                else:
+                    self._pending.append(message)
+            elif isinstance(message, Hold):
+                self._hold(is_on=message.is_on)
             elif isinstance(message, Cancel):
                 self._cancel(message.id)
             elif isinstance(message, Keys):
@@ -136,9 +145,18 @@ class Worker:
 
     # Ranges and connections
 
+    def _hold(self, *, is_on: bool) -> None:
+        self._is_held = is_on
+        if not is_on:
+            self._poller.resume()
+            return
+        for connection in self._connections:
+            if connection.assignment and not connection.assignment.is_urgent:
+                connection.pause()
+
     def _fill(self) -> None:
         """Give every connection that may work a range, in the order of the queue."""
-        while self._pending:
+        while self._pending and (self._pending[0].is_urgent or not self._is_held):
             assignment = self._pending.popleft()
             try:
                 connection = self._connection_for(assignment)
@@ -155,7 +173,8 @@ class Worker:
         for connection in idle:
             if connection.pool == assignment.pool:
                 return connection
-        if len(self._connections) - len(idle) >= self._limits.connections:
+        extra = URGENT_CONNECTIONS if assignment.is_urgent else 0
+        if len(self._connections) - len(idle) >= self._limits.connections + extra:
             return None
         if len(idle) >= self._limits.idle_connections:
             idle[0].close()

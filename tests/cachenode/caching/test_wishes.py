@@ -6,8 +6,14 @@ from modelcache_node.caching.wishes import MAX_WISHES, Wishes
 def drained(wishes: Wishes) -> list[tuple[str, int | None]]:
     found = []
     while (wish := wishes.take()) is not None:
-        found.append(wish)
+        found.append(wish[:2])
     return found
+
+
+def test_what_stops_a_reader_is_urgent_and_what_it_comes_to_is_not() -> None:
+    wishes = Wishes()
+    wishes.add("a", [4, 5])
+    assert [wishes.take(), wishes.take()] == [("a", 4, True), ("a", 5, False)]
 
 
 def test_the_newest_wish_goes_first_and_keeps_its_order() -> None:
