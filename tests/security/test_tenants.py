@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from modelcache_api.messages import Hello, LeaseState
-from modelcache_api.model_cache import ConfigMapKeyRef, ModelCache, SecretRef
+from modelcache_api.model_cache import ModelCache
 from modelcache_api.reasons import Reason
+from modelcache_api.source import ConfigMapKeyRef, SecretRef
 from modelcache_node.caching.sessions import serve_session
 from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
 from modelcache_operator.planning.observed import NodeView
