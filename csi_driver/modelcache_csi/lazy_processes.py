@@ -162,6 +162,9 @@ class LazyProcesses:
     def drop_leftovers(self, mounts: Iterable[PublishedMount]) -> None:
         """Have the keeper forget mounts that never became visible, or are gone.
 
+        Not only at the start: a server that has not noticed yet that its mount is gone puts it to
+        a new keeper once more.
+
         Raises:
             KeeperAwayError: try again.
         """

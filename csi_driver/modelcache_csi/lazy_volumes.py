@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class LazyVolumes:
     """See the module's text. For one event loop.
 
-    Mutable state: `_complete`, names of mounts whose revision is complete; `_are_leftovers_gone`.
+    Mutable state: `_complete`, names of mounts whose revision is complete.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class LazyVolumes:
         self._data_dir = data_dir
         self._lock = asyncio.Lock()
         self._complete: set[str] = set()
-        self._are_leftovers_gone = False
 
     async def mount(self, publish: Publish, revision: str, lease: LeaseRequest) -> None:
         """Make the lazy mount of a leased revision appear.
@@ -107,9 +106,7 @@ class LazyVolumes:
     def _compare(self) -> list[LazyProcess]:
         published = self._mounts.published()
         self._processes.adopt(published)
-        if not self._are_leftovers_gone:
-            self._processes.drop_leftovers(published)
-            self._are_leftovers_gone = True
+        self._processes.drop_leftovers(published)
         return self._processes.lost(published)
 
     # -- on the loop

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_whoever_is_killed_readers_see_right_bytes_and_no_error(home: Path, with
     try:
         for number in range(load.rounds):
             reports += one_round(node, load, number, chance, killed, while_coming)
-        assert node.kept() == []
+        until(lambda: node.kept() == [], "the keeper to let go")
         assert_nothing_is_left(node, home)
     finally:
         log = (home / "log").read_text()
@@ -184,9 +185,15 @@ def assert_nothing_is_left(node: LazyNode, home: Path) -> None:
     until(lambda: not lazy_processes(), "the end of the mounts' processes")
     until(lambda: {"plugin", "keeper"} <= node.victims().keys(), "plugin and keeper")
     for role in ("plugin", "keeper"):
-        fds = Path(f"/proc/{node.victims()[role]}/fd")
-        held = [os.readlink(fd) for fd in fds.iterdir() if fd.is_symlink()]
-        assert not [one for one in held if "/dev/fuse" in one or "memfd:modelcache" in one]
+        until(lambda role=role: not lazy_descriptors(node.victims()[role]), f"{role} to let go")
+
+
+def lazy_descriptors(pid: int) -> list[str]:
+    held = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            held.append(os.readlink(fd))
+    return [one for one in held if "/dev/fuse" in one or "memfd:modelcache" in one]
 
 
 def is_lazy(process: Path, home: Path) -> bool:

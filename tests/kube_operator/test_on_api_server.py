@@ -236,7 +236,7 @@ def test_a_deleted_cache_node_is_made_again(api, operator):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"uri": "gopher://models/x"}, "unknown scheme; supported: s3://bucket/prefix"),
+        ({"uri": "gopher://models/x"}, "unknown scheme; supported: s3://, gs://"),
         ({"endpoint": "ftp://store"}, "an endpoint is http(s)://host[:port]"),
         ({"endpoint": "https://user:pw@store"}, "without a user name"),
         ({"credentials": {}}, "name exactly one of"),

@@ -7,6 +7,7 @@ csi-hostpath #644 (volume ids) and CVE-2025-59352 (files of a peer).
 import asyncio
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -37,7 +38,7 @@ async def test_by_object_key(tmp_path, source, name):
     """Traversal by key: a hostile listing writes nothing, inside or outside of the store."""
     async with open_node(tmp_path / "node" / "data", Clock()) as node:
         before = everything_below(tmp_path)
-        objects = [one.model_copy(update={"path": name}) for one in await listing_of(source)][:1]
+        objects = [replace(one, path=name) for one in await listing_of(source)][:1]
         with pytest.raises(UnsafePathError):
             await node.serve(Hello(namespace="team", model_cache="model"), objects)
         assert everything_below(tmp_path) == before

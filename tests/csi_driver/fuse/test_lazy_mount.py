@@ -181,7 +181,10 @@ def test_a_directory_of_10000_files_is_listed_whole(lazy_root: Path) -> None:
 
 
 def test_an_interrupted_read_ends(mount: LazyMount) -> None:
-    code = "import os, sys; os.read(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT), 1 << 20)"
+    code = (  # the handler by name: a shell's background jobs inherit that SIGINT is ignored
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "os.read(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT), 1 << 20)"
+    )
     reader = subprocess.Popen([sys.executable, "-c", code, str(mount.point / "weights/1.bin")])
     assert mount.agent.wanted.wait(20)
     reader.send_signal(signal.SIGINT)
