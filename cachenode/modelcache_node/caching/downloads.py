@@ -326,6 +326,7 @@ class Download:
             raise
         else:
             del self._carrying[ask]
+            self._policy.landed(ask)
             await self._accept(ask, entry, index, result)
         finally:
             self._carrying.pop(ask, None)
@@ -348,9 +349,8 @@ class Download:
             self._policy.abandoned(ask, self._clock())
             return
         crc64nvme = result.crc64nvme or 0
-        is_shared = entry.partial.is_shared
         outcome = self._policy.came(
-            ask, result.crc32c, crc64nvme, self._clock(), is_shared=is_shared
+            ask, result.crc32c, crc64nvme, self._clock(), is_shared=entry.partial.is_shared
         )
         if not outcome.is_accepted:
             return

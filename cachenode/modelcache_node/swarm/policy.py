@@ -317,6 +317,10 @@ class Swarm:
 
     # What came of it
 
+    def landed(self, ask: Ask) -> None:
+        """Its bytes came: nobody else is asked for them; `came` or `abandoned` follows."""
+        self._under_way.landed(ask)
+
     def came(
         self, ask: Ask, crc32c: int, crc64nvme: int, now: float, *, is_shared: bool = True
     ) -> Outcome:

@@ -10,6 +10,7 @@ class UnderWay:
 
     def __init__(self) -> None:
         self._by_slot: dict[int, list[Ask]] = {}
+        self._landed: dict[int, Ask] = {}
         self._n_asked = 0
         self.n_origin = 0
         self.n_peer = 0
@@ -22,10 +23,17 @@ class UnderWay:
         return len(self._by_slot)
 
     def lone(self, *, asked_before: float) -> Iterator[Ask]:
-        """Asks of a peer, for a slot that nobody else is asked for."""
-        for asks in self._by_slot.values():
-            if len(asks) == 1 and asks[0].peer is not None and asks[0].asked_at <= asked_before:
+        """Asks of a peer that wait for their bytes, for a slot that nobody else is asked for."""
+        for slot, asks in self._by_slot.items():
+            if slot in self._landed or len(asks) != 1:
+                continue
+            if asks[0].peer is not None and asks[0].asked_at <= asked_before:
                 yield asks[0]
+
+    def landed(self, ask: Ask) -> None:
+        """Its bytes came, and are not accepted or refused yet."""
+        if ask in self._by_slot.get(ask.slot, []):
+            self._landed[ask.slot] = ask
 
     def has(self, slot: int) -> bool:
         return slot in self._by_slot
@@ -47,6 +55,8 @@ class UnderWay:
     def end(self, ask: Ask) -> tuple[Ask, ...]:
         """It was answered; returns other asks for its slot. Idempotent."""
         asks = self._by_slot.get(ask.slot, [])
+        if self._landed.get(ask.slot) == ask:
+            del self._landed[ask.slot]
         if ask in asks:
             asks.remove(ask)
             if ask.peer is None:

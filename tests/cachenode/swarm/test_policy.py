@@ -282,6 +282,21 @@ def test_at_the_end_a_slow_chunk_is_asked_for_twice_and_the_first_answer_counts(
     assert outcome.superseded == (() if is_wrong_first else (slow,))
 
 
+def test_what_has_come_and_waits_to_be_accepted_is_asked_of_nobody_else():
+    """Else each second attempt, ended for the first one's sake, would make room for another."""
+    policy = swarm("a", "b")
+    policy.hear("a", told([3]), 0.0)
+    for slot in range(N):
+        if slot != 3:
+            policy.hold(slot, 100 + slot, 0, vouched=True)
+    first = policy.next_ask(0.0)
+    policy.hear("b", told([3]), 0.0)
+    policy.landed(first)
+    assert policy.next_ask(1.0) is None
+    policy.abandoned(first, 1.0)
+    assert policy.next_ask(1.0) is not None
+
+
 def test_a_neighbour_that_leaves_is_forgotten_with_its_chunks():
     policy = swarm("a", "b")
     policy.hear("a", told([3]), 0.0)
