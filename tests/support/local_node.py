@@ -85,6 +85,6 @@ async def running_node(home: Path, **options: Any) -> AsyncIterator[LocalNode]:
             listen=("127.0.0.1", 0),
             **{"movers": 1, "allow_any_disk": True, **options},
         )
-        _, _, cache = await app._open_cache(parsed, stack)
+        cache = (await app._open_agent(parsed, stack)).cache
         await app._serve_local(parsed, cache, stack)
         yield LocalNode(cache, home)

@@ -268,9 +268,8 @@ def test_an_elected_node_hands_over_what_it_has_not_begun_and_does_not_read_it_m
 def test_at_the_end_a_slow_chunk_is_asked_for_twice_and_the_first_answer_counts(is_wrong_first):
     policy = swarm("a", "b")
     policy.hear("a", told([3]), 0.0)
-    for slot in range(N):
-        if slot != 3:
-            policy.hold(slot, 100 + slot, 0, vouched=True)
+    for slot in set(range(N)) - {3}:
+        policy.hold(slot, 100 + slot, 0, vouched=True)
     slow = policy.next_ask(0.0)
     policy.hear("b", told([3]), 0.0)
     second = policy.next_ask(1.0)
@@ -286,9 +285,8 @@ def test_what_has_come_and_waits_to_be_accepted_is_asked_of_nobody_else():
     """Else each second attempt, ended for the first one's sake, would make room for another."""
     policy = swarm("a", "b")
     policy.hear("a", told([3]), 0.0)
-    for slot in range(N):
-        if slot != 3:
-            policy.hold(slot, 100 + slot, 0, vouched=True)
+    for slot in set(range(N)) - {3}:
+        policy.hold(slot, 100 + slot, 0, vouched=True)
     first = policy.next_ask(0.0)
     policy.hear("b", told([3]), 0.0)
     policy.landed(first)
