@@ -13,7 +13,7 @@ def write_model(path: Path, n_bytes: int) -> None:
     n_tensors = max(1, n_bytes // _TENSOR_BYTES)
     header: dict[str, object] = {
         f"layers.{i}.weight": {
-            "dtype": "BF16",
+            "dtype": "F16",
             "shape": [_TENSOR_BYTES // 2],
             "data_offsets": [i * _TENSOR_BYTES, (i + 1) * _TENSOR_BYTES],
         }

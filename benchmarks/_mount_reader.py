@@ -1,7 +1,8 @@
 """Reads one file in many ways, with many processes at once; prints bytes per second.
 
-``_mount_reader.py FILE read|mmap|direct sequential|random N_READERS``. Standard library only. The
-readers wait for each other, then read: each the whole file in order, or as many random pieces.
+``_mount_reader.py FILE read|mmap|direct sequential|random N_READERS PASSES``. Standard library
+only. The readers wait for each other, then read: each the whole file in order, or as many random
+pieces, PASSES times.
 """
 
 import mmap
@@ -16,18 +17,18 @@ PIECE = 64 << 10
 N_PIECES = 2048
 
 
-def offsets(size: int, pattern: str) -> tuple[list[int], int]:
+def offsets(size: int, pattern: str, passes: int) -> tuple[list[int], int]:
     if pattern == "sequential":
-        return list(range(0, size - BLOCK + 1, BLOCK)), BLOCK
+        return list(range(0, size - BLOCK + 1, BLOCK)) * passes, BLOCK
     choose = random.Random(os.getpid())
     n_places = size // PIECE
-    return [choose.randrange(n_places) * PIECE for _ in range(N_PIECES)], PIECE
+    return [choose.randrange(n_places) * PIECE for _ in range(N_PIECES * passes)], PIECE
 
 
-def read(path: str, how: str, pattern: str, ready: int, go: int) -> int:
+def read(path: str, how: str, pattern: str, passes: int, ready: int, go: int) -> int:
     fd = os.open(path, os.O_RDONLY | (os.O_DIRECT if how == "direct" else 0))
     size = os.fstat(fd).st_size
-    places, length = offsets(size, pattern)
+    places, length = offsets(size, pattern, passes)
     mapped = mmap.mmap(fd, size, prot=mmap.PROT_READ) if how == "mmap" else None
     target = memoryview(mmap.mmap(-1, BLOCK))[:length]
     target[:] = bytes(length)  # its own pages are there
@@ -45,14 +46,15 @@ def read(path: str, how: str, pattern: str, ready: int, go: int) -> int:
 
 
 def main() -> None:
-    path, how, pattern, n_readers = sys.argv[1:]
+    path, how, pattern = sys.argv[1:4]
+    n_readers, passes = map(int, sys.argv[4:])
     ready, tell_ready = os.pipe()
     go, tell_go = os.pipe()
     pids = []
-    for _ in range(int(n_readers)):
+    for _ in range(n_readers):
         pid = os.fork()
         if pid == 0:
-            os._exit(read(path, how, pattern, tell_ready, go))
+            os._exit(read(path, how, pattern, passes, tell_ready, go))
         pids.append(pid)
     for _ in pids:
         os.read(ready, 1)
@@ -60,7 +62,7 @@ def main() -> None:
     os.write(tell_go, b"." * len(pids))
     failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
     took = time.monotonic() - begun
-    places, length = offsets(os.stat(path).st_size, pattern)
+    places, length = offsets(os.stat(path).st_size, pattern, passes)
     if failed:
         sys.exit("a reader failed")
     sys.stdout.write(str(len(places) * length * len(pids) / took))
