@@ -32,7 +32,6 @@ MODEL = "model.safetensors"
 OURS = ("bind", "lazy", "lazy, served")
 BARS = [
     Bar("bind_vs_native", at_least=0.98),
-    Bar("bind_vs_native_inverse", at_least=0.98),
     Bar("lazy_vs_native", at_least=0.95),
     Bar("served_vs_rclone", at_least=1.5),
     Bar("read_along_vs_download", at_most=1.05),
@@ -85,7 +84,7 @@ class Plan:
     rate: int
 
 
-FULL = Plan(1 << 30, 3, 2, (1, 4, 8), ("read", "mmap", "direct"), 1 << 30, 4 << 30, 100 << 20)
+FULL = Plan(1 << 29, 3, 1, (1, 4, 8), ("read", "mmap", "direct"), 1 << 30, 4 << 30, 100 << 20)
 QUICK = Plan(128 << 20, 2, 4, (4,), ("read", "mmap"), 128 << 20, 512 << 20, 50 << 20)
 
 
@@ -149,7 +148,6 @@ def _compare(report: Report, plan: Plan, bucket: Path, mounts: dict[str, Path]) 
     for name, figure in (("bind", "bind"), ("lazy", "lazy"), ("lazy, served", "served")):
         report.add(f"{figure}_vs_native", statistics.median(ratios[name]))
         report.add(f"{figure}_vs_native_least", min(ratios[name]))
-    report.add("bind_vs_native_inverse", 1 / statistics.median(ratios["bind"]))
     report.add("served_vs_rclone", statistics.median(versus_rclone))
     for rival in ("rclone", "s3fs"):
         report.add(f"{rival}_vs_native", statistics.median(ratios[rival]))

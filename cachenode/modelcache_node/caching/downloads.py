@@ -182,15 +182,15 @@ class Download:
 
     def _serve_readers(self, tasks: asyncio.TaskGroup) -> None:
         """Fetch what readers wait for, beside the rest; what nobody can give yet goes first."""
+        early = []
         while self._n_for_readers < READERS_REQUESTS and (wish := self._wishes.take()) is not None:
             blob, index, is_urgent = wish
             entry = self._open_blobs.get(blob)
             if entry is None:
-                source = next((one for one in self._pending if one.file.blob == blob), None)
-                if source is not None:  # else sealed, or being opened: the reader asks again
+                if (source := self._resolution.sources.get(blob)) in self._pending and source:
                     self._begin(source, tasks)
-                    if index is not None:
-                        self._policy.hurry(self._slots.slot(blob, index))
+                if source and index is not None and not self._blobs.is_sealed(blob):
+                    early.append(wish)
             elif index is not None:
                 ask = self._policy.ask_urgently(entry.slots[index], self._clock())
                 if ask is None:
@@ -200,6 +200,8 @@ class Download:
                     self._n_for_readers += 1
                     carrying = self._carry_for_reader(ask, is_urgent=is_urgent)
                     self._carrying[ask] = tasks.create_task(carrying)
+        for blob, index, is_urgent in reversed(early):
+            self._wishes.put_back(blob, index, is_urgent=is_urgent)
 
     async def _carry_for_reader(self, ask: Ask, *, is_urgent: bool) -> None:
         try:

@@ -26,6 +26,11 @@ class Wishes:
         while len(self._wishes) > MAX_WISHES:
             self._wishes.popitem(last=False)
 
+    def put_back(self, blob: str, chunk: int | None, *, is_urgent: bool) -> None:
+        """One that was taken too early goes before all others."""
+        self._wishes[blob, chunk] = is_urgent
+        self._wishes.move_to_end((blob, chunk))
+
     def take(self) -> tuple[str, int | None, bool] | None:
         """(blob, chunk, whether it is urgent) to be seen to next, and forgotten here."""
         if not self._wishes:
