@@ -77,10 +77,7 @@ class Store(ABC):
         return f"s3://{bucket}/{prefix}"
 
     def let_read(self, bucket: str, users: Sequence[Credentials]) -> None:
-        """Make accounts that may read one bucket, and nothing else."""
-        client = self.client()
-        for user in users:
-            client.create_user(user)
+        """Let these accounts read a bucket, and no others any more."""
         statement = {
             "Effect": "Allow",
             "Principal": {"AWS": [user.access_key for user in users]},
@@ -88,7 +85,7 @@ class Store(ABC):
             "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
         }
         policy = {"Version": "2012-10-17", "Statement": [statement]}
-        client.put_policy(bucket, json.dumps(policy))
+        self.client().put_policy(bucket, json.dumps(policy))
 
 
 def parse_access_log(text: str) -> list[Request]:
