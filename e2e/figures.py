@@ -28,3 +28,8 @@ def percentile(samples: Sequence[float], percent: int) -> float:
 def seconds(samples: Sequence[float]) -> str:
     """Median and 95th percentile, for a table."""
     return f"p50 {percentile(samples, 50):.2f} s, p95 {percentile(samples, 95):.2f} s"
+
+
+def verdict(bar: str, *, is_met: bool) -> str:
+    """A bar with what came of it, for a table."""
+    return f"{bar}: {'met' if is_met else 'missed'}"
