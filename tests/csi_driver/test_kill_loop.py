@@ -72,7 +72,7 @@ def home(private_mounts: None) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("without", ["", "passthrough,resend"])
-def test_whoever_is_killed_readers_see_right_bytes_and_no_error(home: Path, without: str) -> None:
+def test_promise_lazy_mounts_outlive_us(home: Path, without: str) -> None:
     load = SHORT if not IS_SOAK else LONG_OLDER if without else LONG
     chance = random.Random(f"{load.kills} {without}")
     node = LazyNode(home, download_limit=load.download_limit, without=without)

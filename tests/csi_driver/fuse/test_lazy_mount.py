@@ -65,7 +65,7 @@ def test_names_sizes_and_modes_are_those_of_a_tree(mount: LazyMount) -> None:
     assert not (mount.point / "absent").exists()
 
 
-def test_present_chunks_are_read_and_absent_ones_are_waited_for(mount: LazyMount) -> None:
+def test_promise_lazy_reads_wait__for_what_is_absent_alone(mount: LazyMount) -> None:
     blob = mount.blobs["weights/1.bin"]
     blob.land(1)
     with (mount.point / "weights/1.bin").open("rb", buffering=0) as file:
@@ -208,7 +208,7 @@ def test_a_killed_reader_leaves_no_process_in_the_kernel(mount: LazyMount) -> No
     assert [reader.wait(20) for reader in readers] == [-signal.SIGKILL] * 3
 
 
-def test_a_source_that_is_gone_for_good_is_an_io_error(mount: LazyMount) -> None:
+def test_promise_lazy_reads_wait__and_fail_only_with_their_source(mount: LazyMount) -> None:
     mount.blobs["weights/1.bin"].land(1)
     mount.agent.lose(mount.keys["weights/1.bin"])
     with (mount.point / "weights/1.bin").open("rb", buffering=0) as file:
