@@ -28,22 +28,30 @@ class Noticed:
 class Reader:
     """A reader; `start` it, do something to the cluster, then `check` it."""
 
-    def __init__(self, tenant: Tenant, name: str, model_cache: str, node: str) -> None:
+    def __init__(
+        self, tenant: Tenant, name: str, model_cache: str, node: str, **attributes: str
+    ) -> None:
+        """`attributes` are the volume's, beside the model's name."""
         self._tenant = tenant
         self.name = name
         self._model_cache = model_cache
         self.node = node
+        self._attributes = attributes
         self._known_start = ""
 
     def start(self, book: Book) -> None:
         """Start the pod and wait until it has read every file, with the right bytes."""
+        self.begin()
+        self.wait_whole(book)
+
+    def begin(self) -> None:
+        """Start the pod and wait until it runs, whatever it has read."""
         image = self._tenant.cluster.image
         words = ("keep_reading", "/model")
         reader = container("reader", image, words, [mount("model")])
-        volumes = [inline("model", self._model_cache)]
+        volumes = [inline("model", self._model_cache, **self._attributes)]
         self._tenant.start(pod(self.name, [reader], volumes, node=self.node, restart="Always"))
         self._tenant.wait_running(self.name)
-        self.wait_whole(book)
 
     def wait_whole(self, book: Book) -> None:
         """Wait until the present container has read every file once.

@@ -19,6 +19,7 @@ PARTS = ("agent", "csi", "operator")
 WORKERS = {
     "agent": r"/modelcache agent ",
     "csi": r"/modelcache-csi ",
+    "keeper": r"/modelcache-keeper ",
     "operator": r"/modelcache-operator( |$)",
 }
 HELM_TIMEOUT_S = 300
