@@ -15,11 +15,13 @@ from pathlib import Path
 
 from _installing import MissingToolError
 
-#: What waits before a shaped link, at its full rate: short, so that flows notice, and above the
-#: bursts of 64 KiB that a virtual link sends.
-QUEUE_S = 0.05
-MIN_QUEUE_BYTES = 256 << 10
-BURST_BYTES = 64 << 10
+#: What waits before a shaped link, at its full rate. Short: on links this slow a deep queue would
+#: make a round trip as long as a chunk, which no network of a cluster has.
+QUEUE_S = 0.02
+MIN_QUEUE_BYTES = 24 << 10
+BURST_BYTES = 16 << 10
+#: A virtual link would send up to 64 KiB at once, more than the queue holds.
+SEGMENTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Lab:
         for device in ("lo", "eth0"):
             _run("ip", "-n", host.namespace, "link", "set", device, "up")
         port = host.port_of_switch
+        segments = ("gso_max_segs", str(SEGMENTS_AT_ONCE))
+        _run("ip", "-n", host.namespace, "link", "set", "eth0", *segments)
+        self._in_switch("ip", "link", "set", port, *segments)
         self._in_switch("ip", "link", "set", port, "master", "br0", "up")
         _shape(host.namespace, "eth0", bytes_per_s)
         _shape(self._switch, port, bytes_per_s)

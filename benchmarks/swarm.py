@@ -22,7 +22,7 @@ from _scratch import memory_directory
 from _swarm_rivals import BITTORRENT_GRID, BITTORRENT_QUICK_GRID, S5CMD_GRID, Rival
 from _swarm_runs import DIES_AT, JOINS_AT, SLOW_UPLINK, Bench, Outcome, Plan, Scenario
 
-FULL = Plan(256, 512 << 10, 5e6, (4, 8, 16), 8, rounds=3, is_quick=False)
+FULL = Plan(256, 512 << 10, 2.5e6, (4, 8, 16), 8, rounds=3, is_quick=False)
 QUICK = Plan(64, 256 << 10, 5e6, (4,), 4, rounds=1, is_quick=True)
 #: A rival is stopped at so many times our own time: it is slower then, by at least as much.
 PATIENCE = 3.0
