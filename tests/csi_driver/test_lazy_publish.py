@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from modelcache_api.chunks import CHUNK_BYTES
+from modelcache_api.reasons import Reason
 from modelcache_csi._proto import csi_pb2_grpc
 from modelcache_csi.fuse.keeper_client import KeeperClient
 from modelcache_csi.fuse.negotiation import Features
@@ -199,6 +200,22 @@ async def test_what_a_kernel_lacks_is_told_to_the_pod(
         node = csi_pb2_grpc.NodeStub(channel)
         await node.NodePublishVolume(plugin.request(target, attributes=LAZY), timeout=30)
         while not any(event["reason"] == "LazyMountLimited" for event in plugin.events):
+            await asyncio.sleep(0.01)
+    await plugin.unpublish(target)
+
+
+async def test_why_a_lazy_volume_does_not_go_on_is_told_to_its_pod(
+    plugin: Plugin, keeper: KeeperProcess, model: OnItsWay, monkeypatch
+) -> None:
+    monkeypatch.setattr("modelcache_csi.lazy_volumes.RENEW_S", 0.05)
+    target = plugin.target()
+    async with running_plugin(
+        dataclasses.replace(plugin.settings, csi_socket=plugin.settings.csi_socket.with_name("2"))
+    ) as channel:
+        node = csi_pb2_grpc.NodeStub(channel)
+        await node.NodePublishVolume(plugin.request(target, attributes=LAZY), timeout=30)
+        model.found.reason = Reason.SOURCE_CHANGED
+        while not any("SourceChanged" in event["message"] for event in plugin.events):
             await asyncio.sleep(0.01)
     await plugin.unpublish(target)
 

@@ -33,6 +33,7 @@ class FakeRevision:
     bytes_present: int = 0
     bytes_per_s: float = 0.0
     is_complete: bool = False
+    reason: Reason = Reason.FETCHING
 
 
 class FakeAgent:
@@ -213,7 +214,7 @@ class FakeAgent:
         if not found.is_complete:
             return LeaseAnswer(
                 state=LeaseState.INCOMPLETE if wish.lazy else LeaseState.WAITING,
-                reason=Reason.FETCHING,
+                reason=found.reason,
                 message="",
                 revision=found.revision,
                 bytes_present=found.bytes_present,

@@ -230,7 +230,7 @@ class Cache:
 
     def _not_yet(self, revision: str | None) -> LeaseAnswer:
         if revision is None or revision not in self._store.revisions.revisions():
-            return not_yet(None)
+            return not_yet(None, self._failures.get(revision or ""))
         fetch = self._fetches.get(revision)
         return not_yet(self._report(revision), bytes_per_s=fetch.bytes_per_s if fetch else 0.0)
 

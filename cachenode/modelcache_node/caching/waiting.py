@@ -11,6 +11,7 @@ from modelcache_api.messages import (
     WantedReport,
 )
 from modelcache_api.reasons import Reason
+from modelcache_node.caching.reporting import Failure
 
 #: A volume that waits asks again within the kubelet's back-off of 2 min 2 s plus one call's two
 #: minutes; one that has not for this long is gone.
@@ -63,8 +64,15 @@ class Waiting:
         ]
 
 
-def not_yet(report: RevisionReport | None, *, bytes_per_s: float = 0.0) -> LeaseAnswer:
-    """What a volume is told that waits; `report` None: nothing of its model is here."""
+def not_yet(
+    report: RevisionReport | None, failure: Failure | None = None, *, bytes_per_s: float = 0.0
+) -> LeaseAnswer:
+    """What a volume is told that waits.
+
+    `report` None: nothing of its model is here; then `failure` is why, if it was here once.
+    """
+    if report is None and failure is not None:
+        return LeaseAnswer(state=LeaseState.WAITING, reason=failure.reason, message=failure.message)
     if report is None:
         return LeaseAnswer(
             state=LeaseState.WAITING,

@@ -64,10 +64,6 @@ class OpenBlob:
         states = states[::RECORD_BYTES]
         return states.count(chunks.PRESENT) == last - first + 1
 
-    def absent(self, first: int, last: int) -> Iterator[int]:
-        """Those of the chunks that are not present."""
-        return (index for index in range(first, last + 1) if not self.has(index, index))
-
     def close(self) -> None:
         os.close(self.data_fd)
         os.close(self.journal_fd)

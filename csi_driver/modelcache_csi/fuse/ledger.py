@@ -34,6 +34,7 @@ FORMAT_VERSION = 1
 #: More READs than this that wait at once stay in the kernel's queue. Arbitrary: four times what
 #: the kernel may have in the background, and as many threads that read.
 MAX_WAITING = 4096
+#: The kernel refuses to read into less than 8 KiB, and into less than a whole write.
 INBOX_BYTES = 64 << 10
 #: Not for passthrough: the kernel refused the blob's file once, and must not be asked again.
 NO_BACKING = 0xFFFFFFFF

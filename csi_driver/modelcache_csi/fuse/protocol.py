@@ -17,12 +17,8 @@ MAJOR = 7
 MIN_MINOR = 31
 MAX_MINOR = 45
 ROOT_NODE = 1
-#: Set in the unique of a request that the kernel sends again.
-UNIQUE_RESEND = 1 << 63
 #: Bytes of a name. Linux, NAME_MAX; the kernel itself refuses more than 1,024.
 MAX_NAME_BYTES = 255
-#: The kernel refuses to read into less (FUSE_MIN_READ_BUFFER), and into less than a whole write.
-MIN_BUFFER_BYTES = 8192
 
 
 class Opcode(IntEnum):

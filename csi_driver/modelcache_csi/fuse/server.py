@@ -15,6 +15,7 @@ import errno
 import logging
 import os
 import select
+import stat
 import time
 from collections.abc import Callable
 from enum import Enum, auto
@@ -296,7 +297,7 @@ class Server:
     def _hear_agent(self) -> None:
         for message, fds in self._agent.receive():
             index = self._tree.index_of(message.blob)
-            if index is None:
+            if index is None or not all(map(_is_plain, fds)):
                 fd_passing.close_all(fds)
             elif isinstance(message, BlobHandedOver):
                 self.on_handed_over(index, fds)
@@ -332,6 +333,11 @@ class Server:
             except UnmountedError:
                 break
         os._exit(0)
+
+
+def _is_plain(fd: int) -> bool:
+    """The unprivileged agent must not lead us to a pipe or a device."""
+    return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def _is_init(raw: bytes) -> bool:

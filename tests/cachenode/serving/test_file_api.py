@@ -174,3 +174,5 @@ def test_a_source_that_changed_is_gone_for_good(
     assert isinstance(message, BlobGone)
     assert message.reason is Reason.SOURCE_CHANGED
     server.close()
+    # and the plugin is told so too when it renews the lease, for the pod's Events
+    assert agent.lease("v", lazy=True, revision=manifest.revision)["reason"] == "SourceChanged"

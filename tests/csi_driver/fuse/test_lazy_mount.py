@@ -263,3 +263,25 @@ def test_a_stale_present_map_shows_nothing(lazy_root: Path, kind: str) -> None:
             mount.agent.start()
             thread.join(20)
         assert outcome == [BIG[CHUNK_BYTES:][:10]]
+
+
+def test_what_is_no_plain_file_is_not_served(lazy_root: Path) -> None:
+    with lazy_mount(lazy_root, {"a": b"right"}) as mount:
+        good = mount.agent.blobs[mount.keys["a"]]
+        mount.agent.stop()
+        bad = GrowingBlob(lazy_root / "bad", b"wrong")
+        bad.seal()
+        bad.data.unlink()
+        os.mkfifo(bad.data)
+        with bad.data.open("r+b", buffering=0):  # so that it can be opened to read
+            mount.agent.blobs[mount.keys["a"]] = bad
+            mount.agent.start()
+            thread, outcome = in_thread((mount.point / "a").read_bytes)
+            assert mount.agent.wanted.wait(20)
+            assert not outcome
+            mount.agent.stop()
+        good.seal()
+        mount.agent.blobs[mount.keys["a"]] = good
+        mount.agent.start()
+        thread.join(20)
+        assert outcome == [b"right"]
