@@ -17,7 +17,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
@@ -198,7 +198,8 @@ class Server:
         if isinstance(outcome, ReadBytes):
             if not self._send_range(outcome):
                 self._waiting.add(Waiting(outcome, self._ledger.keep(raw)))
-                self._ask_for(outcome)
+                size_bytes = self.size_of(outcome.blob_index)
+                self._ask_for(outcome, self._waiting.wanted(outcome, size_bytes))
         elif isinstance(outcome, Answer):
             self._device.write(outcome.raw)
         elif isinstance(outcome, OpenBacking):
@@ -282,17 +283,18 @@ class Server:
                 break
             self._unasked.pop()
         for one in self._waiting:
-            self._ask_for(one.read)
+            first, last = chunks_of(one.read.offset, one.read.size)
+            self._ask_for(one.read, range(first, last + 1))
 
     def _is_sealed(self, blob_index: int) -> bool:
         blob = self._blobs.get(blob_index)
         return blob is not None and blob.is_sealed
 
-    def _ask_for(self, read: ReadBytes) -> None:
+    def _ask_for(self, read: ReadBytes, chunks: Sequence[int]) -> None:
         blob = self._tree.blobs[read.blob_index]
         if self._blobs.get(read.blob_index) is None:
             self._agent.open(blob.key)
-        self._agent.want(blob.key, self._waiting.wanted(read, blob.size_bytes))
+        self._agent.want(blob.key, chunks)
 
     def _hear_agent(self) -> None:
         for message, fds in self._agent.receive():

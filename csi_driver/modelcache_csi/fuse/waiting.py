@@ -48,7 +48,7 @@ class WaitingReads:
         return {one.read.blob_index for one in self._by_unique.values()}
 
     def wanted(self, read: ReadBytes, size_bytes: int) -> tuple[int, ...]:
-        """Chunks to ask for because of one READ: its own, and more for who reads in order."""
+        """Chunks to ask for because of a new READ: its own, and more for who reads in order."""
         first, last = chunks_of(read.offset, read.size)
         before = self._last_chunk.get(read.blob_index)
         self._last_chunk[read.blob_index] = last
