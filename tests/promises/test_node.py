@@ -162,7 +162,7 @@ async def test_promise_nothing_is_evicted_before_the_report(
             allow_any_disk=True,
             node_name="n1",  # in a cluster, where a plugin mounts
         )
-        _, _, cache = await app._open_cache(options, stack)
+        cache = (await app._open_agent(options, stack)).cache
         await app._serve_local(options, cache, stack)
         refused = await asyncio.to_thread(node.cli, *another)
         assert refused.returncode == 75
