@@ -4,6 +4,7 @@ Not a client library: JSON in, JSON out, one watch. The token is read anew becau
 rotates it; an answer other than 2xx is an `ApiServerError` that carries its status.
 """
 
+import asyncio
 import json
 import os
 import ssl
@@ -78,6 +79,7 @@ class ApiServer:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
+        await asyncio.sleep(0)  # aiohttp's sockets close at the loop's next turn
 
     async def get(self, path: str) -> dict[str, Any]:
         return await self._request("GET", path)

@@ -1,5 +1,6 @@
 """Small things asked of other agents: maps and manifests. Signed, checked, bounded; asked once."""
 
+import asyncio
 import secrets
 import ssl
 from collections.abc import Callable
@@ -89,6 +90,7 @@ class PeerClient:
         trace: TracebackType | None,
     ) -> None:
         await self._session.close()
+        await asyncio.sleep(0)  # aiohttp's sockets close at the loop's next turn
 
     async def manifest(self, peer: str, revision: str) -> bytes:
         """The canonical manifest of a revision, whose digest was compared.
