@@ -57,6 +57,13 @@ class Release:
             "upgrade", "--install", NAME, str(CHART), "--create-namespace", "--wait", *settings
         )
 
+    def replace_pods(self, mark: str) -> None:
+        """Upgrade so that every part gets new pods; `mark` must be another one each time."""
+        before = {part: self.pods(part) for part in PARTS}
+        self.install(*(f"{part}.podAnnotations.round={mark}" for part in PARTS))
+        for part in PARTS:
+            assert not set(self.pods(part).values()) & set(before[part].values()), part
+
     def test(self) -> str:
         """Run the chart's own test; return what it says."""
         return self._helm("test", NAME)

@@ -2,7 +2,8 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,15 @@ class Store(ABC):
     @abstractmethod
     def limit(self, bits_per_s: int | None) -> None:
         """Slow the store's line down, or stop doing so."""
+
+    @contextmanager
+    def limited(self, bits_per_s: int) -> Iterator[None]:
+        """A slow line for a while."""
+        self.limit(bits_per_s)
+        try:
+            yield
+        finally:
+            self.limit(None)
 
     @abstractmethod
     def stop(self) -> None: ...

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from modelcache_api.errors import InvalidRequestError, ModelCacheError
+from modelcache_api.log_format import log_as_json
 from modelcache_api.names import CSI_DRIVER
 from modelcache_csi.app import Settings, run
 from modelcache_csi.fuse.negotiation import Features
-from modelcache_csi.log_format import log_to_stderr
 
 _UNIX = "unix://"
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.node_name:
         parser.error("--node-name (or $NODE_NAME) is needed")
-    log_to_stderr(options.log_level.upper())
+    log_as_json(options.log_level.upper())
     try:
         asyncio.run(run(_settings(options)))
     except ModelCacheError as e:

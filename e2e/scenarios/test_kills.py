@@ -7,7 +7,7 @@ from e2e.figures import Figures
 from e2e.lab.commands import wait_until
 from e2e.library import MIB, Library
 from e2e.readers import Reader
-from e2e.release import PARTS, Release
+from e2e.release import Release
 from e2e.tenants import Tenant
 
 FETCHED_MIB = 512
@@ -29,8 +29,7 @@ def test_a_killed_fetch_resumes_and_fetches_little_again(
     node = nodes[0]
     book = library.book("interrupted", FETCHED_MIB)
     before = cluster.store.sent_bytes()
-    cluster.store.limit(SLOW_BITS_PER_S)
-    try:
+    with cluster.store.limited(SLOW_BITS_PER_S):
         tenant.declare("interrupted", book.uri, node=node)
         wait_until(
             lambda: (
@@ -42,8 +41,6 @@ def test_a_killed_fetch_resumes_and_fetches_little_again(
         )
         connections = cluster.connections(node, cluster.store.url)
         release.kill("agent", node)
-    finally:
-        cluster.store.limit(None)
     tenant.wait_ready("interrupted")
     # what is sent beyond the model counts as fetched again, framing included
     again_bytes = cluster.store.sent_bytes() - before - book.size_bytes
@@ -87,10 +84,7 @@ def test_promise_readers_outlive_us__upgraded(
     tenant.declare("upgraded", book.uri, node=nodes[2])
     reader = Reader(tenant, "through-the-upgrade", "upgraded", nodes[2])
     reader.start(book)
-    before = {part: release.pods(part) for part in PARTS}
-    release.install(*(f"{part}.podAnnotations.round=second" for part in PARTS))
-    for part in PARTS:
-        assert not set(release.pods(part).values()) & set(before[part].values()), part
+    release.replace_pods("second")
     reader.check()
     assert reader.restarts == 0
     reader.remove()

@@ -7,7 +7,7 @@ from e2e.figures import Figures
 from e2e.lab.commands import wait_until
 from e2e.library import Library
 from e2e.readers import Reader
-from e2e.release import NAMESPACE, PARTS, Release
+from e2e.release import NAMESPACE, Release
 from e2e.tenants import Tenant
 
 SLOW_BITS_PER_S = 60_000_000  # twenty seconds for a model of the size below
@@ -28,8 +28,7 @@ def test_a_pod_reads_while_its_model_comes_whoever_is_killed(
 ) -> None:
     node = nodes[0]
     book = library.book("early", MODEL_MIB)
-    cluster.store.limit(SLOW_BITS_PER_S)
-    try:
+    with cluster.store.limited(SLOW_BITS_PER_S):
         tenant.declare("early", book.uri, node=node)
         reader = Reader(tenant, "early-bird", "early", node, mode="lazy")
         reader.begin()
@@ -37,8 +36,6 @@ def test_a_pod_reads_while_its_model_comes_whoever_is_killed(
         assert here < book.size_bytes
         for part in ("csi", "keeper", "agent"):
             release.kill(part, node)
-    finally:
-        cluster.store.limit(None)
     reader.wait_whole(book)
     noticed = reader.check()
     assert reader.restarts == 0
@@ -60,13 +57,10 @@ def test_promise_lazy_mounts_outlive_us__on_a_cluster(
 ) -> None:
     node = nodes[1]
     book = library.book("kept", MODEL_MIB)
-    cluster.store.limit(SLOW_BITS_PER_S)
-    try:
+    with cluster.store.limited(SLOW_BITS_PER_S):
         tenant.declare("kept", book.uri, node=node)
         reader = Reader(tenant, "lazy-reader", "kept", node, mode="lazy")
         reader.begin()
-    finally:
-        cluster.store.limit(None)
     reader.wait_whole(book)
 
     for part in ("csi", "agent", "keeper"):
@@ -80,10 +74,7 @@ def test_promise_lazy_mounts_outlive_us__on_a_cluster(
         reader.check()
     figures.add("lazy volume: longest read while containers are killed", pause(reader), "")
 
-    before = {part: release.pods(part) for part in PARTS}
-    release.install(*(f"{part}.podAnnotations.round=lazy" for part in PARTS))
-    for part in PARTS:
-        assert not set(release.pods(part).values()) & set(before[part].values()), part
+    release.replace_pods("lazy")
     reader.check()
     figures.add("lazy volume: longest read, upgrade included", pause(reader), "")
 

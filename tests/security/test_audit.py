@@ -6,9 +6,9 @@ import sys
 from pathlib import PurePosixPath
 
 from modelcache_api.errors import AccessDeniedError
+from modelcache_api.log_format import JsonFormatter
 from modelcache_csi import audit
 from modelcache_csi.volume_context import parse_publish
-from modelcache_node.log_format import JsonFormatter
 from support.agent_process import Agent, agent_home, run_cli
 from support.csi_plugin import publish_request
 

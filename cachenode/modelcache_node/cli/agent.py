@@ -4,9 +4,9 @@ import argparse
 import asyncio
 
 from modelcache_api.errors import InvalidRequestError
+from modelcache_api.log_format import log_as_json
 from modelcache_node.app import AgentOptions, run_agent
 from modelcache_node.cli.arguments import PROOF_MAX_AGE_S
-from modelcache_node.log_format import log_as_json
 from modelcache_node.transfer.rules import NetworkRules, OpenNetwork, Rules
 
 

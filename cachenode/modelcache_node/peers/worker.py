@@ -14,7 +14,6 @@ import gc
 import os
 import resource
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -32,12 +31,12 @@ from modelcache_node.peers.responding import Responder
 from modelcache_node.peers.sharing import NonceTable, UploadPlaces
 from modelcache_node.peers.transports import AcceptTransport, PlainUpload
 from modelcache_node.peers.wire import Ask, Keys, Reply, Usage, decode, encode
+from modelcache_node.transfer.control_socket import packets
 from modelcache_node.transfer.limits import MoverLimits
 from modelcache_node.transfer.pacing import RateLimit
 from modelcache_node.transfer.polling import Poller
 from modelcache_node.transfer.starting import begin, wall_clock
 from modelcache_node.transfer.watching import Watch
-from modelcache_node.transfer.wire import MAX_PACKET_BYTES
 
 #: How often connections are looked at and usage is told. Arbitrary.
 SWEEP_S = 0.5
@@ -49,7 +48,6 @@ ACCEPTS_IN_A_ROW = 64
 SPARE_FDS = 256
 #: Bytes read of a socket at once: requests are short, and a TLS record has 16 KiB.
 BUFFER_BYTES = 1 << 16
-_FD = struct.Struct("i")
 
 
 class Settings(NamedTuple):
@@ -144,13 +142,7 @@ class UploadWorker:
 
     def _listen(self) -> None:
         """Take all the messages there are."""
-        while True:
-            try:
-                packet, ancillary, _, _ = self._control.recvmsg(
-                    MAX_PACKET_BYTES, socket.CMSG_SPACE(_FD.size), socket.MSG_DONTWAIT
-                )
-            except BlockingIOError:
-                return
+        for packet, fd in packets(self._control):
             if not packet:
                 self._runs = False
                 return
@@ -160,7 +152,7 @@ class UploadWorker:
                 self._responder.keys = ClusterKeys(keys)
                 self._accept_more()
             elif isinstance(message, Reply):
-                self._pass_on(message, _FD.unpack_from(ancillary[0][2])[0])
+                self._pass_on(message, fd)
 
     def _tell(self, message: Ask | Usage) -> bool:
         """Never waits for the parent: what its queue does not take is not sent."""

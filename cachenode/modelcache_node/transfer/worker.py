@@ -8,7 +8,6 @@ or with its parent (PR_SET_PDEATHSIG), whichever it notices first.
 import gc
 import os
 import socket
-import struct
 import sys
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from modelcache_node.transfer.connections import Connection, StaleConnectionError
+from modelcache_node.transfer.control_socket import packets
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.limits import MoverLimits
 from modelcache_node.transfer.polling import Poller
@@ -24,7 +24,6 @@ from modelcache_node.transfer.starting import begin, wall_clock
 from modelcache_node.transfer.transports import OpenTransport, PlainTransport
 from modelcache_node.transfer.watching import Watch
 from modelcache_node.transfer.wire import (
-    MAX_PACKET_BYTES,
     Assignment,
     Cancel,
     Cancelled,
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 SWEEP_S = 0.5
 #: Connections for urgent ranges, beyond those at work. Arbitrary; as many as readers may have.
 URGENT_CONNECTIONS = 4
-_FD = struct.Struct("i")
 
 
 class Worker:
@@ -101,14 +99,7 @@ class Worker:
 
     def _listen(self) -> None:
         """Take all the messages there are."""
-        while True:
-            try:
-                # Not socket.recv_fds: CPython's ignores its flags, and would block here.
-                packet, ancillary, _, _ = self._control.recvmsg(
-                    MAX_PACKET_BYTES, socket.CMSG_SPACE(_FD.size), socket.MSG_DONTWAIT
-                )
-            except BlockingIOError:
-                return
+        for packet, fd in packets(self._control):
             if not packet:
                 self._runs = False
                 return
@@ -125,7 +116,7 @@ class Worker:
             elif isinstance(message, Keys):
                 self._use_keys(message)
             elif isinstance(message, Trust):
-                self._trust_store().add(message.profile, _FD.unpack_from(ancillary[0][2])[0])
+                self._trust_store().add(message.profile, fd)
 
     def _tell(self, message: Done | Failed | Cancelled | Usage) -> None:
         """Blocks while the parent does not read: results are not piled up here."""

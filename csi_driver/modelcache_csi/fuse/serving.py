@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from modelcache_api.log_format import log_as_json
 from modelcache_csi.fuse import fd_passing
 from modelcache_csi.fuse.about import MountAbout
 from modelcache_csi.fuse.blobs import OpenBlobs, this_boot
@@ -28,7 +29,6 @@ from modelcache_csi.fuse.device import Device
 from modelcache_csi.fuse.keeper_client import KeptMount
 from modelcache_csi.fuse.ledger import SERVER, WATCHER, Ledger
 from modelcache_csi.fuse.server import Ended, Server
-from modelcache_csi.log_format import log_to_stderr
 
 #: A server that lived this long was sound: the next one starts at once. Arbitrary.
 SOUND_AFTER_S = 10.0
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if os.fork():
         os._exit(0)
-    log_to_stderr("INFO")
+    log_as_json("INFO")
     _raise_descriptor_limit()
     ledger = Ledger(options.ledger)
     if not ledger.take(WATCHER, wait=False):
