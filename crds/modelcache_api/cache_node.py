@@ -12,6 +12,7 @@ from pydantic import Field
 
 from modelcache_api.listing import Integrity
 from modelcache_api.messages import (
+    MAX_DUPLICATES,
     RevisionState,
 )
 from modelcache_api.names import API_VERSION
@@ -111,6 +112,11 @@ class HeldModel(ApiModel):
 
     files: Count = 0
     """Files of the revision."""
+
+    duplicates: Annotated[
+        tuple[Annotated[str, Field(max_length=16)], ...], Field(max_length=MAX_DUPLICATES)
+    ] = ()
+    """Patterns of files that seem to hold its safetensors' weights again."""
 
     integrity: Integrity | None = None
     """What vouches for its bytes; set once it is complete."""

@@ -36,6 +36,8 @@ from modelcache_api.listing import (
 from modelcache_api.reasons import Reason
 
 PROTOCOL_VERSION = 1
+#: Patterns of one revision's weights that are there twice: one for each older format.
+MAX_DUPLICATES = 8
 #: A signed URL with a session token is up to about 3 KiB; MAX_OBJECTS_PER_MESSAGE, with room.
 MAX_MESSAGE_BYTES = 4 << 20
 #: PEM of a tenant's CA. Arbitrary, tens of certificates.
@@ -251,7 +253,10 @@ class RevisionState(StrEnum):
 
 
 class RevisionReport(Message):
-    """One revision on one node. `last_used_at` is in seconds of the Unix epoch."""
+    """One revision on one node. `last_used_at` is in seconds of the Unix epoch.
+
+    `duplicates`: patterns of files that seem to hold its safetensors' weights again.
+    """
 
     revision: Revision
     state: RevisionState
@@ -260,6 +265,7 @@ class RevisionReport(Message):
     bytes_present: Bytes
     bytes_total: Bytes
     files: int
+    duplicates: list[str] = Field(default=[], max_length=MAX_DUPLICATES)
     integrity: Integrity | None = None
     leases: int = 0
     pinned: bool = False

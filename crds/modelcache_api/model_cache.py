@@ -200,12 +200,13 @@ class ConditionStatus(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """What is said of a ModelCache. All four are always there."""
+    """What is said of a ModelCache. All five are always there."""
 
     RESOLVED = "Resolved"
     READY = "Ready"
     PROGRESSING = "Progressing"
     DEGRADED = "Degraded"
+    REDUNDANT = "Redundant"
 
 
 class Condition(ApiModel):
@@ -213,7 +214,8 @@ class Condition(ApiModel):
 
     type: ConditionType
     """Resolved: the source was listed and its revision is known. Ready: every desired node
-    holds it. Progressing: nodes are fetching. Degraded: a node, or the source, needs help."""
+    holds it. Progressing: nodes are fetching. Degraded: a node, or the source, needs help.
+    Redundant: the source seems to hold its weights twice, and exclude may leave some out."""
 
     status: ConditionStatus
     """True, False or Unknown."""
@@ -285,7 +287,7 @@ class ModelCacheStatus(ApiModel):
             },
         ),
     ] = ()
-    """Resolved, Ready, Progressing and Degraded."""
+    """Resolved, Ready, Progressing, Degraded and Redundant."""
 
     def condition(self, kind: ConditionType) -> Condition | None:
         return next((found for found in self.conditions if found.type is kind), None)

@@ -17,6 +17,9 @@ class Reason(StrEnum):
     READY = "Ready"
     NOT_REQUESTED = "NotRequested"
 
+    # It works, and costs more than it need.
+    DUPLICATE_WEIGHTS = "DuplicateWeights"
+
     # The user must change the source, its access or the request.
     INVALID_REQUEST = "InvalidRequest"
     INVALID_SOURCE = "InvalidSource"

@@ -70,7 +70,7 @@ def _condition(seen, kind=ConditionType.READY):
     return _status(seen).condition(kind)
 
 
-def test_all_four_conditions_are_always_there():
+def test_all_five_conditions_are_always_there():
     assert {condition.type for condition in _status(_seen()).conditions} == set(ConditionType)
 
 
@@ -150,6 +150,24 @@ def test_a_thousand_nodes_in_trouble_are_one_line():
     found = _condition(_seen(_ready("a"), *nodes))
     assert "and 999 more" in found.message
     assert len(found.message) < 200
+
+
+def test_weights_that_are_there_twice_are_warned_of_once_and_stand_in_nobodys_way():
+    twice = _ready("n1", duplicates=["*.bin", "*.pt"])
+    found = _condition(_seen(twice), ConditionType.REDUNDANT)
+    assert (found.status, found.reason) == ("True", "DuplicateWeights")
+    assert 'spec.source.exclude: ["*.bin", "*.pt"]' in found.message
+    assert _condition(_seen(twice)).status == "True"
+    assert _condition(_seen(twice), ConditionType.DEGRADED).status == "False"
+    told = [note for note in plan(_seen(twice)).notes if note.reason == "DuplicateWeights"]
+    assert [(note.is_warning, note.pod) for note in told] == [(True, None)]
+    again = plan(_seen(twice, status=_status(_seen(twice)).wire())).notes
+    assert not [note for note in again if note.reason == "DuplicateWeights"]
+
+
+def test_weights_that_are_there_once_are_not_warned_of():
+    assert _condition(_seen(_ready("n1")), ConditionType.REDUNDANT).status == "False"
+    assert _condition(_seen(cache_node("n1")), ConditionType.REDUNDANT).status == "Unknown"
 
 
 def test_no_nodes_and_not_asked_for_are_told_apart():

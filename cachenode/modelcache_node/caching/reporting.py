@@ -6,6 +6,7 @@ from modelcache_api.manifest import Manifest
 from modelcache_api.messages import ProofReport, RevisionReport, RevisionState
 from modelcache_api.reasons import Reason
 from modelcache_node.caching.downloads import Tally
+from modelcache_node.caching.duplicates import duplicate_patterns
 from modelcache_node.caching.integrity import integrity_of
 from modelcache_node.store.index import Proof
 
@@ -54,6 +55,7 @@ def report_revision(facts: Facts) -> RevisionReport:
         bytes_present=tally.bytes_present if tally else facts.bytes_on_disk,
         bytes_total=sum(file.size_bytes for file in manifest.blobs.values()),
         files=len(manifest.files),
+        duplicates=duplicate_patterns(manifest.files),
         integrity=integrity_of(manifest) if facts.is_complete else None,
         leases=facts.leases,
         pinned=facts.pinned,

@@ -242,9 +242,9 @@ def _transitions(model_cache: ModelCache, status: ModelCacheStatus) -> list[Note
         before = model_cache.status.condition(after.type)
         if before and (before.status, before.reason) == (after.status, after.reason):
             continue
-        is_degraded = after.type is ConditionType.DEGRADED
+        is_warning = after.type in {ConditionType.DEGRADED, ConditionType.REDUNDANT}
         if after.status is ConditionStatus.TRUE and after.type is not ConditionType.PROGRESSING:
-            notes.append(Note(after.reason, after.message, is_warning=is_degraded))
+            notes.append(Note(after.reason, after.message, is_warning=is_warning))
     return notes
 
 

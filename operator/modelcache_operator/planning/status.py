@@ -1,4 +1,4 @@
-"""What a ModelCache's status says: counts, and four conditions that are always there.
+"""What a ModelCache's status says: counts, and five conditions that are always there.
 
 A condition's time changes only with its status. Messages name no byte counts: what changes all
 the time would be a write all the time.
@@ -65,6 +65,7 @@ def status_of(
     size_bytes = known.bytes_total if known else before.size_bytes if is_same else None
     resolved = _resolved(seen, resolution, jobs, standings)
     facts = {ConditionType.RESOLVED: resolved} | _node_facts(seen, resolved, standings)
+    facts[ConditionType.REDUNDANT] = _redundant(resolved, known)
     return ModelCacheStatus(
         observed_generation=seen.model_cache.metadata.generation,
         request=request if resolution else before.request,
@@ -155,6 +156,20 @@ def _degraded(resolved: Fact, troubled: Sequence[NodeStanding], ready: Fact) -> 
     if troubled:
         return Fact(ConditionStatus.TRUE, troubled[0].reason, _listed(troubled))
     return Fact(ConditionStatus.FALSE, ready.reason, "nothing needs help")
+
+
+def _redundant(resolved: Fact, known: HeldModel | None) -> Fact:
+    if known is None:
+        return Fact(ConditionStatus.UNKNOWN, resolved.reason, "no node says what files it has")
+    if not known.duplicates:
+        return Fact(ConditionStatus.FALSE, Reason.RESOLVED, "no weights seem to be there twice")
+    patterns = ", ".join(f'"{pattern}"' for pattern in known.duplicates)
+    return Fact(
+        ConditionStatus.TRUE,
+        Reason.DUPLICATE_WEIGHTS,
+        f"the source seems to hold its safetensors' weights again, in files {patterns}: if so, "
+        f"spec.source.exclude: [{patterns}] spares every node their fetch and their space",
+    )
 
 
 def _listed(standings: Sequence[NodeStanding]) -> str:

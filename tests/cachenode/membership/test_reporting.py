@@ -58,7 +58,12 @@ def _status(**fields):
 def test_everything_an_operator_needs_is_told():
     status = _status(
         revisions=[
-            _held(state=RevisionState.READY, integrity=Integrity.SHA256, last_used_at=3600.0)
+            _held(
+                state=RevisionState.READY,
+                integrity=Integrity.SHA256,
+                last_used_at=3600.0,
+                duplicates=["*.bin"],
+            )
         ],
         proofs=[
             ProofReport(
@@ -80,6 +85,7 @@ def test_everything_an_operator_needs_is_told():
     assert wire["bootId"] == "boot-1"
     assert wire["address"] == "10.0.0.1:7400"
     assert wire["models"][0]["state"] == "Ready"
+    assert wire["models"][0]["duplicates"] == ["*.bin"]
     assert wire["models"][0]["lastUsedAt"] == "1970-01-01T01:00:00Z"
     assert wire["proofs"][0]["at"] == "1970-01-01T00:01:00Z"
     assert wire["wanted"][0]["podName"] == "p"
