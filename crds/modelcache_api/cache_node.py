@@ -6,6 +6,7 @@ otherwise at most once a minute, and counts for nothing once its heartbeat is ol
 """
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from modelcache_api.names import API_VERSION
 from modelcache_api.objects import (
     ApiModel,
     Bytes,
+    ConditionStatus,
     Count,
     Message,
     Namespace,
@@ -182,6 +184,32 @@ class Wanted(ApiModel):
     """Since when."""
 
 
+class NodeConditionType(StrEnum):
+    """What is said of a node."""
+
+    LAZY_MOUNTS_LIMITED = "LazyMountsLimited"
+
+
+class NodeCondition(ApiModel):
+    """One aspect of a node; as metav1.Condition."""
+
+    type: NodeConditionType
+    """LazyMountsLimited: the node's kernel lacks what lazy mounts are fastest with, or was told to
+    do without."""
+
+    status: ConditionStatus
+    """True, False or Unknown."""
+
+    reason: ReasonWord
+    """Why, as one word that never changes its meaning."""
+
+    message: Message = ""
+    """Why, for people."""
+
+    last_transition_time: datetime
+    """Since when the node's agent, as it runs now, says so."""
+
+
 class CacheNodeStatus(ApiModel):
     """The agent's truth."""
 
@@ -220,6 +248,18 @@ class CacheNodeStatus(ApiModel):
 
     wanted: Annotated[tuple[Wanted, ...], Field(max_length=MAX_WANTED)] = ()
     """Volumes that wait on this node."""
+
+    conditions: Annotated[
+        tuple[NodeCondition, ...],
+        Field(
+            max_length=8,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = ()
+    """LazyMountsLimited, once the node's plugin has reported."""
 
 
 class CacheNode(ApiModel):

@@ -50,6 +50,7 @@ Namespace = Annotated[str, Field(max_length=63, pattern=r"^$|^[a-z0-9]([-a-z0-9]
 Uid = Annotated[str, Field(max_length=64)]
 Revision = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Bytes = Annotated[int, Field(ge=0)]
+LazyFeature = Annotated[str, Field(pattern=r"^[a-z]{1,32}$")]
 
 
 class Message(BaseModel):
@@ -235,9 +236,14 @@ class LeaseAnswer(Message):
 
 
 class LeaseReport(Message):
-    """All volumes of ours in this node's mount table: volume id to revision."""
+    """All volumes of ours in this node's mount table: volume id to revision.
+
+    `lazy_lacks`: what lazy mounts of this node do without (``passthrough``, ``resend``); ``fuse``:
+    none can be made.
+    """
 
     leases: dict[str, Revision] = Field(max_length=10_000)
+    lazy_lacks: tuple[LazyFeature, ...] = Field(default=(), max_length=8)
 
 
 # -- what an agent says of itself
@@ -323,8 +329,21 @@ class WantedReport(Message):
     since: float
 
 
+class LazyReport(Message):
+    """What lazy mounts of this node do without, as the plugin said first at `since`.
+
+    `since` is in seconds of the Unix epoch.
+    """
+
+    lacks: tuple[LazyFeature, ...]
+    since: float
+
+
 class NodeReport(Message):
-    """The agent's truth. Times are seconds of the Unix epoch."""
+    """The agent's truth. Times are seconds of the Unix epoch.
+
+    `lazy` is None as long as no plugin has reported to this agent.
+    """
 
     version: str
     boot_id: str
@@ -337,3 +356,4 @@ class NodeReport(Message):
     revisions: list[RevisionReport]
     proofs: list[ProofReport]
     wanted: list[WantedReport]
+    lazy: LazyReport | None = None

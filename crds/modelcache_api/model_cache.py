@@ -13,6 +13,7 @@ from modelcache_api.names import API_VERSION
 from modelcache_api.objects import (
     ApiModel,
     Bytes,
+    ConditionStatus,
     Count,
     Generation,
     Message,
@@ -189,14 +190,6 @@ class ByteCounts(ApiModel):
 
     from_peers: Bytes = 0
     """Bytes that the nodes fetched from each other."""
-
-
-class ConditionStatus(StrEnum):
-    """Whether a condition holds."""
-
-    TRUE = "True"
-    FALSE = "False"
-    UNKNOWN = "Unknown"
 
 
 class ConditionType(StrEnum):

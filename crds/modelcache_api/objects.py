@@ -6,6 +6,7 @@ carries a bound; a test walks the generated schema and refuses one that does not
 """
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +29,14 @@ Message = Annotated[str, Field(max_length=1024)]
 Bytes = Annotated[int, Field(ge=0, le=MAX_INT64)]
 Generation = Annotated[int, Field(ge=0, le=MAX_INT64)]
 Count = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
+
+
+class ConditionStatus(StrEnum):
+    """Whether a condition holds."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
 
 
 def cel(*rules: tuple[str, str]) -> dict[str, Any]:

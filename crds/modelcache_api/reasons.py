@@ -49,4 +49,5 @@ class Reason(StrEnum):
     DISK_FULL = "DiskFull"
     DISK_FAILED = "DiskFailed"
     EVICTED = "Evicted"
+    KERNEL_LACKS_FEATURES = "KernelLacksFeatures"
     INTERNAL = "Internal"

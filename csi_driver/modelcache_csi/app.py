@@ -18,6 +18,7 @@ from modelcache_csi._proto import csi_pb2_grpc, registration_pb2_grpc
 from modelcache_csi.agent_client import AgentClient
 from modelcache_csi.events import PodEvents
 from modelcache_csi.fuse.negotiation import Features
+from modelcache_csi.fuse.probing import missing_features
 from modelcache_csi.grpc_sockets import serving
 from modelcache_csi.health import health_served
 from modelcache_csi.identity import IdentityService
@@ -73,7 +74,12 @@ async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
     async with contextlib.AsyncExitStack() as running:
         kube = await running.enter_async_context(connected())
         agent = await running.enter_async_context(AgentClient(settings.agent_socket))
-        leases = LeaseBook(agent, lambda: _mounted_leases(mounts), check_s=settings.lease_check_s)
+        leases = LeaseBook(
+            agent,
+            lambda: _mounted_leases(mounts),
+            check_s=settings.lease_check_s,
+            lazy_lacks=await asyncio.to_thread(missing_features, settings.lazy_features),
+        )
         events = PodEvents(kube, node_name=settings.node_name, utc_now=lambda: datetime.now(UTC))
         lazy = LazyVolumes(
             lazy_processes(settings),

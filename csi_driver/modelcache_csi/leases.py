@@ -34,12 +34,20 @@ class LeaseBook:
     """
 
     def __init__(
-        self, agent: AgentClient, mounted: Callable[[], Mapping[str, str]], *, check_s: float
+        self,
+        agent: AgentClient,
+        mounted: Callable[[], Mapping[str, str]],
+        *,
+        check_s: float,
+        lazy_lacks: tuple[str, ...] = (),
     ) -> None:
-        """`mounted` reads lease ids and revisions from the mount table; it blocks."""
+        """`mounted` reads lease ids and revisions from the mount table; it blocks. `lazy_lacks`
+        is what this node's kernel has not: told with every report.
+        """
         self._agent = agent
         self._mounted = mounted
         self._check_s = check_s
+        self._lazy_lacks = lazy_lacks
         self._held: dict[str, str] = {}
         self._is_report_due = True
         self._reports = 0
@@ -110,7 +118,8 @@ class LeaseBook:
                 before = dict(self._held)
                 mounted = await asyncio.to_thread(self._mounted)
                 leases = {**before, **mounted, **self._held}
-                await self._agent.report_leases(LeaseReport(leases=leases))
+                report = LeaseReport(leases=leases, lazy_lacks=self._lazy_lacks)
+                await self._agent.report_leases(report)
             except BaseException:
                 self._is_report_due = True
                 raise

@@ -9,12 +9,12 @@ from modelcache_api.cache_node import CacheNode, CacheNodeStatus, HeldModel
 from modelcache_api.messages import NodeReport, ProofReport, RevisionReport, WantedReport
 from modelcache_api.model_cache import (
     Condition,
-    ConditionStatus,
     ConditionType,
     ModelCache,
     ModelCacheStatus,
     Prefetch,
 )
+from modelcache_api.objects import ConditionStatus
 
 REVISION = "sha256:" + "a" * 64
 MINIMAL = {
@@ -75,7 +75,7 @@ def test_a_revision_that_is_none_is_refused(revision):
 
 
 def test_the_status_has_a_field_for_everything_an_agent_reports():
-    status = set(CacheNodeStatus.model_fields) | {"revisions", "leases_reported"}
+    status = set(CacheNodeStatus.model_fields) | {"revisions", "leases_reported", "lazy"}
     assert set(NodeReport.model_fields) <= status
     fields = CacheNodeStatus.model_fields
     for name, report in (

@@ -204,6 +204,42 @@ async def test_what_a_kernel_lacks_is_told_to_the_pod(
     await plugin.unpublish(target)
 
 
+@pytest.mark.parametrize("without", [(), ("resend",), ("passthrough", "resend")])
+async def test_what_a_kernel_lacks_is_told_to_the_agent_before_anything_is_mounted(
+    plugin: Plugin, short_dir: Path, without: tuple[str, ...]
+) -> None:
+    features = Features(passthrough="passthrough" not in without, resend="resend" not in without)
+    before = len(plugin.agent.reports)
+    async with running_plugin(
+        dataclasses.replace(
+            plugin.settings, csi_socket=short_dir / "second.sock", lazy_features=features
+        )
+    ):
+        await plugin.agent.reported(before + 1)
+    lacks = set(plugin.agent.lazy_lacks or ())
+    assert lacks >= set(without)
+    assert lacks <= {"passthrough", "resend"}
+
+
+async def test_a_node_without_fuse_is_told_to_the_agent_and_serves_complete_models(
+    plugin: Plugin, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> int:
+        raise FileNotFoundError("/dev/fuse")
+
+    monkeypatch.setattr("modelcache_csi.fuse.mounting.open_device", refused)
+    before = len(plugin.agent.reports)
+    settings = dataclasses.replace(plugin.settings, csi_socket=short_dir / "second.sock")
+    async with running_plugin(settings) as channel:
+        await plugin.agent.reported(before + 1)
+        assert plugin.agent.lazy_lacks == ("fuse",)
+        await plugin.cached()
+        target = plugin.target()
+        node = csi_pb2_grpc.NodeStub(channel)
+        await node.NodePublishVolume(plugin.request(target), timeout=30)
+    await plugin.unpublish(target)
+
+
 async def test_why_a_lazy_volume_does_not_go_on_is_told_to_its_pod(
     plugin: Plugin, keeper: KeeperProcess, model: OnItsWay, monkeypatch
 ) -> None:

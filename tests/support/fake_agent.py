@@ -44,6 +44,7 @@ class FakeAgent:
         wanted: Lease ids that asked for what is not there.
         requests: Every lease request, in order.
         reports: Every report of leases, in order.
+        lazy_lacks: What the last report said of this node's kernel.
         error: Raised to whoever asks for a lease, when set.
         asked: Set whenever a lease is asked for; tests clear it.
         before_answer: Grants wait for it when set: the lease stands, its answer is on the way.
@@ -54,6 +55,7 @@ class FakeAgent:
         self.wanted: set[str] = set()
         self.requests: list[LeaseRequest] = []
         self.reports: list[dict[str, str]] = []
+        self.lazy_lacks: tuple[str, ...] | None = None
         self.error: ModelCacheError | None = None
         self.asked = asyncio.Event()
         self.before_answer: asyncio.Event | None = None
@@ -182,6 +184,7 @@ class FakeAgent:
         report = LeaseReport.model_validate_json(await request.read())
         self.leases = dict(report.leases)
         self.reports.append(dict(report.leases))
+        self.lazy_lacks = report.lazy_lacks
         self._has_report = True
         async with self._changed:
             self._changed.notify_all()

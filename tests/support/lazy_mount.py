@@ -216,14 +216,17 @@ class LazyMount:
         *,
         features: Features | None = None,
         name: str = "mount-1",
+        manifest: Manifest | None = None,
     ) -> None:
+        """`manifest` None: a plain one, of `blobs` by path."""
         self.name = name
         self.root = root
         self.blobs = dict(blobs)
-        self.keys = {path: f"{i + 1:064x}" for i, path in enumerate(blobs)}
-        self.manifest = Manifest.of(
-            File(path, blob.size_bytes, self.keys[path]) for path, blob in blobs.items()
+        self.manifest = manifest or Manifest.of(
+            File(path, blob.size_bytes, f"{i + 1:064x}")
+            for i, (path, blob) in enumerate(blobs.items())
         )
+        self.keys = {file.path: file.blob for file in self.manifest.files}
         self.agent = HandingAgent(
             root / "files.sock", {self.keys[path]: blob for path, blob in self.blobs.items()}
         )
@@ -307,14 +310,18 @@ class LazyMount:
 
 @contextmanager
 def lazy_mount(
-    root: Path, contents: dict[str, bytes], *, features: Features | None = None
+    root: Path,
+    contents: dict[str, bytes],
+    *,
+    features: Features | None = None,
+    manifest: Manifest | None = None,
 ) -> Iterator[LazyMount]:
     """Mounted, with keeper and agent; nothing of it is there yet."""
     blobs = {
         path: GrowingBlob(root / "blobs" / path.replace("/", "_"), data)
         for path, data in contents.items()
     }
-    with mounted(LazyMount(root, blobs, features=features)) as mount:
+    with mounted(LazyMount(root, blobs, features=features, manifest=manifest)) as mount:
         yield mount
 
 

@@ -20,6 +20,7 @@ from modelcache_api.errors import InvalidRequestError, ModelCacheError, SourceCh
 from modelcache_api.listing import ListedObject
 from modelcache_api.messages import (
     Hello,
+    LazyReport,
     LeaseAnswer,
     LeaseReport,
     LeaseRequest,
@@ -93,6 +94,7 @@ class Cache:
         self.files = FileAccess(store, self._fetches, self._failures)
         self._waiting = Waiting(now)
         self._wishes: dict[str, bool] = {}
+        self._lazy: LazyReport | None = None
         self._cleaning: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
@@ -243,6 +245,8 @@ class Cache:
     async def replace_leases(self, report: LeaseReport) -> None:
         """Take the plugin's word for what is mounted; evictions may begin."""
         await asyncio.to_thread(self._store.index.replace_leases, report.leases, self._now())
+        if self._lazy is None or self._lazy.lacks != report.lazy_lacks:
+            self._lazy = LazyReport(lacks=report.lazy_lacks, since=self._now())
         self._capacity.allow_evictions()
         self._pulse()
 
@@ -326,6 +330,7 @@ class Cache:
             revisions=[self._report(one) for one in self._store.revisions.revisions()],
             proofs=[report_proof(proof) for proof in self._store.index.proofs],
             wanted=self._waiting.report(),
+            lazy=self._lazy,
         )
 
     def metrics(self) -> dict[str, float]:

@@ -13,10 +13,20 @@ from modelcache_api.cache_node import (
     MAX_WANTED,
     CacheNodeStatus,
     HeldModel,
+    NodeCondition,
+    NodeConditionType,
     Proof,
     Wanted,
 )
-from modelcache_api.messages import NodeReport, ProofReport, RevisionReport, WantedReport
+from modelcache_api.messages import (
+    LazyReport,
+    NodeReport,
+    ProofReport,
+    RevisionReport,
+    WantedReport,
+)
+from modelcache_api.objects import ConditionStatus
+from modelcache_api.reasons import Reason
 
 #: Of a message, characters; the schema's bound.
 _MAX_MESSAGE = 1024
@@ -50,6 +60,7 @@ def status_of(report: NodeReport, *, address: str, heartbeat_at: datetime) -> Ca
         models=tuple(map(_held, sorted(models, key=lambda model: model.revision))),
         proofs=tuple(map(_proof, sorted(proofs, key=_proof_order))),
         wanted=tuple(map(_wanted, wanted)),
+        conditions=() if report.lazy is None else (_lazy_mounts(report.lazy),),
     )
 
 
@@ -94,6 +105,27 @@ def _proof(proof: ProofReport) -> Proof:
     renewed_at = _time(proof.renewed_at) if proof.renewed_at else None
     fields = proof.model_dump(exclude={"at", "renewed_at"})
     return Proof(**fields, at=_time(proof.at), renewed_at=renewed_at)
+
+
+def _lazy_mounts(lazy: LazyReport) -> NodeCondition:
+    if not lazy.lacks:
+        status, reason, message = ConditionStatus.FALSE, Reason.READY, "nothing is lacking"
+    elif "fuse" in lazy.lacks:
+        status, reason = ConditionStatus.TRUE, Reason.KERNEL_LACKS_FEATURES
+        message = "this node's kernel makes no lazy mounts; the plugin's log says why"
+    else:
+        status, reason = ConditionStatus.TRUE, Reason.KERNEL_LACKS_FEATURES
+        message = (
+            f"lazy mounts do without {', '.join(lazy.lacks)} here, which the kernel lacks or was"
+            " told not to use: reads are right, and go through a process of ours"
+        )
+    return NodeCondition(
+        type=NodeConditionType.LAZY_MOUNTS_LIMITED,
+        status=status,
+        reason=reason.value,
+        message=message,
+        last_transition_time=_time(lazy.since),
+    )
 
 
 def _wanted(pod: WantedReport) -> Wanted:

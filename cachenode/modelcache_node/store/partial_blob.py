@@ -12,7 +12,6 @@ Used by one thread at a time; `seal` and opening block, and belong into a worker
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -30,14 +29,6 @@ class Hasher(Protocol):
 
     def update(self, data: memoryview, /) -> None: ...
     def hexdigest(self) -> str: ...
-
-
-@dataclass(slots=True)
-class HashedPrefix:
-    """A hash over the first `n_bytes` of a blob, made while they arrived. `seal` uses it up."""
-
-    hasher: Hasher
-    n_bytes: int
 
 
 class PartialBlob:
@@ -104,14 +95,13 @@ class PartialBlob:
         self.journal.mark_absent(index)
 
     @disk_errors()
-    def seal(self, checksum: Checksum | None, prefix: HashedPrefix | None = None) -> None:
+    def seal(self, checksum: Checksum | None) -> None:
         """Compare the content with its checksum, make it durable and give it its final name.
 
-        Idempotent. Blocks: SHA-256 and MD5 read whatever `prefix` does not cover.
+        Idempotent. Blocks: what is no CRC reads every byte again.
 
         Args:
             checksum: Of the whole blob, from its origin; None where that states none.
-            prefix: Saves reading; of the checksum's algorithm.
 
         Raises:
             IntegrityMismatchError: chunks are missing, or the content is wrong. Those to fetch
@@ -123,7 +113,7 @@ class PartialBlob:
         if not self.journal.is_full:
             raise IntegrityMismatchError("chunks are missing")
         with open_file(self.data_path) as fd:
-            found = self._content_checksum(fd, checksum, prefix) if checksum else None
+            found = self._content_checksum(fd, checksum) if checksum else None
             if checksum and found != checksum.value:
                 self._drop_wrong_chunks(fd)
                 raise mismatch(checksum, found)
@@ -146,18 +136,17 @@ class PartialBlob:
         self.directory = self._on_sealed(self)
         self._is_sealed = True
 
-    def _content_checksum(self, fd: int, checksum: Checksum, prefix: HashedPrefix | None) -> str:
+    def _content_checksum(self, fd: int, checksum: Checksum) -> str:
         if checksum.algorithm in (ChecksumAlgorithm.CRC32C, ChecksumAlgorithm.CRC64NVME):
             return combine(checksum.algorithm, self._parts(fd, checksum.algorithm))
-        if prefix is None:
-            prefix = HashedPrefix(new_hasher(checksum.algorithm, self.size_bytes), 0)
-        for piece in self._content(fd, prefix.n_bytes):
-            prefix.hasher.update(piece)
-        return prefix.hasher.hexdigest()
+        hasher = new_hasher(checksum.algorithm, self.size_bytes)
+        for piece in self._content(fd):
+            hasher.update(piece)
+        return hasher.hexdigest()
 
-    def _content(self, fd: int, begin: int) -> Iterator[memoryview]:
-        """The bytes that are to be sealed, from `begin` on."""
-        yield from pieces(fd, begin, self.size_bytes - begin)
+    def _content(self, fd: int) -> Iterator[memoryview]:
+        """The bytes that are to be sealed."""
+        yield from pieces(fd, 0, self.size_bytes)
 
     def _parts(self, fd: int, algorithm: ChecksumAlgorithm) -> Iterator[tuple[int, int]]:
         for index in range(self.journal.n_chunks):

@@ -15,7 +15,7 @@ from modelcache_api.errors import IntegrityMismatchError
 from modelcache_api.manifest import Checksum, ChecksumAlgorithm
 from modelcache_node.store.combining import chunk_crcs, pieces
 from modelcache_node.store.files import disk_errors, open_file, write_at
-from modelcache_node.store.partial_blob import HashedPrefix, PartialBlob, mismatch
+from modelcache_node.store.partial_blob import PartialBlob, mismatch
 
 STAGING_NAME = "repair"
 
@@ -57,11 +57,7 @@ class Repair(PartialBlob):
         self._staged.pop(index, None)
 
     @disk_errors()
-    def seal(
-        self,
-        checksum: Checksum | None,
-        prefix: HashedPrefix | None = None,  # noqa: ARG002 - of bytes that were not all staged
-    ) -> None:
+    def seal(self, checksum: Checksum | None) -> None:
         """As `PartialBlob.seal`; what it raises leaves the data file as it was."""
         if self._is_sealed:
             return
@@ -95,7 +91,7 @@ class Repair(PartialBlob):
         raise IntegrityMismatchError(f"chunk {index} is not the one that was sealed")
 
     def _check_whole(self, fd: int, checksum: Checksum | None) -> None:
-        found = self._content_checksum(fd, checksum, None) if checksum else None
+        found = self._content_checksum(fd, checksum) if checksum else None
         if checksum and found != checksum.value:
             self._staged.clear()
             self._drop_wrong_chunks(fd)
@@ -112,8 +108,7 @@ class Repair(PartialBlob):
             self.journal.mark_present(index, record.crc32c, record.crc64nvme)
         self._staged.clear()
 
-    def _content(self, fd: int, begin: int) -> Iterator[memoryview]:
-        assert begin == 0
+    def _content(self, fd: int) -> Iterator[memoryview]:
         for index in range(self.journal.n_chunks):
             source = self._staging_fd if index in self._staged else fd
             yield from pieces(source, *chunk_range(index, self.size_bytes))

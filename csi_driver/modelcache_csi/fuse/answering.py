@@ -35,6 +35,8 @@ from modelcache_csi.fuse.protocol import (
 from modelcache_csi.fuse.tree import (
     DirectoryNode,
     FileNode,
+    LayoutFile,
+    Node,
     Tree,
     is_passthrough,
     passthrough_node,
@@ -155,9 +157,9 @@ class Answerer:
             return refusal(request.unique, errno.ENOENT)
         return answer(request.unique, protocol.pack_entry(self._entry(found)))
 
-    def _entry(self, one: FileNode | DirectoryNode) -> Entry:
+    def _entry(self, one: Node) -> Entry:
         attributes = self._tree.attributes(one)
-        if isinstance(one, DirectoryNode) or not self.features.passthrough:
+        if not isinstance(one, FileNode) or not self.features.passthrough:
             return Entry(one.node, attributes, VALID_S)
         if self._is_complete(one.blob_index):
             return Entry(passthrough_node(one.node), attributes, VALID_S)
@@ -180,10 +182,12 @@ class Answerer:
             return Answer(refusal(request.unique, errno.ENOENT))
         if request.opcode == Opcode.OPENDIR:
             return Answer(answer(request.unique, protocol.pack_open(_DIRECTORY_FLAGS)))
-        if not isinstance(found, FileNode):
+        if isinstance(found, DirectoryNode):
             return Answer(refusal(request.unique, errno.EISDIR))
         if request.flags & os.O_ACCMODE != os.O_RDONLY:
             return Answer(refusal(request.unique, errno.EROFS))
+        if not isinstance(found, FileNode):
+            return Answer(plain_open(request.unique))
         if is_passthrough(request.node) and self.features.passthrough:
             return OpenBacking(request.unique, found.blob_index)
         return Answer(plain_open(request.unique))
@@ -196,6 +200,9 @@ class Answerer:
             return self._list(request, found)
         if request.opcode != Opcode.READ:
             return Answer(refusal(request.unique, errno.ENOTDIR))
+        if isinstance(found, LayoutFile):
+            end = request.offset + request.size
+            return Answer(answer(request.unique, found.content[request.offset : end]))
         size = min(request.size, max(0, found.size_bytes - request.offset))
         if size == 0:
             return Answer(answer(request.unique))

@@ -29,6 +29,10 @@ MAX_WRITE_BYTES = 4096
 MAX_STACK_DEPTH = 1
 
 
+#: Where the kernel makes no lazy mounts at all; else `Features.missing` names what it lacks.
+ALL_MISSING = ("fuse",)
+
+
 class KernelTooOldError(Exception):
     """The kernel speaks no version of the protocol that we speak."""
 

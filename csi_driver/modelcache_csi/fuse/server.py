@@ -323,15 +323,15 @@ class Server:
         if not self._completed or not self._answerer.features.passthrough:
             self._completed.clear()
             return
-        files = [file for index in self._completed for file in self._tree.files_of(index)]
+        names = [one for index in self._completed for one in self._tree.names_of(index)]
         self._completed.clear()
         pid = os.fork()
         if pid:
             self._notifiers.add(pid)
             return
-        for file in files:
+        for parent, name in names:
             try:
-                self._device.write(protocol.pack_inval_entry(file.parent, file.name))
+                self._device.write(protocol.pack_inval_entry(parent, name))
             except UnmountedError:
                 break
         os._exit(0)

@@ -7,12 +7,12 @@ from datetime import datetime
 
 from modelcache_api.cache_node import CacheNodeSpec, Proof, Renewal, Wanted, WantedModel
 from modelcache_api.model_cache import (
-    ConditionStatus,
     ConditionType,
     ModelCache,
     ModelCacheStatus,
     Prefetch,
 )
+from modelcache_api.objects import ConditionStatus
 from modelcache_operator.planning.assessing import NodeStanding, Standing, assess
 from modelcache_operator.planning.fetching import (
     JobPlan,

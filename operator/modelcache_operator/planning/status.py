@@ -14,13 +14,13 @@ from modelcache_api.model_cache import (
     MAX_PREVIOUS_REVISIONS,
     ByteCounts,
     Condition,
-    ConditionStatus,
     ConditionType,
     ModelCacheStatus,
     NodeCounts,
     Prefetch,
     PreviousRevision,
 )
+from modelcache_api.objects import ConditionStatus
 from modelcache_api.reasons import Reason
 from modelcache_operator.planning.assessing import SEVERITY, NodeStanding, Standing
 from modelcache_operator.planning.observed import JobState, JobView, Observed, Said

@@ -7,6 +7,7 @@ import pytest
 from modelcache_api.cache_node import MAX_MODELS, MAX_PROOFS, MAX_WANTED
 from modelcache_api.listing import Integrity
 from modelcache_api.messages import (
+    LazyReport,
     NodeReport,
     ProofReport,
     RevisionReport,
@@ -113,6 +114,7 @@ def test_progress_alone_is_no_transition(change):
         {"store_id": "store-2"},
         {"boot_id": "boot-2"},
         {"disk_healthy": False},
+        {"lazy": LazyReport(lacks=("resend",), since=1.0)},
         {"wanted": [WantedReport(namespace="n", model_cache="m", model_cache_uid="u", since=1.0)]},
     ],
 )
@@ -155,3 +157,26 @@ def test_more_than_an_object_holds_is_cut_to_what_matters_most():
 
 def test_a_message_longer_than_the_schema_allows_is_cut():
     assert len(_status(revisions=[_held(message="x" * 5000)]).models[0].message) == 1024
+
+
+@pytest.mark.parametrize(
+    ("lacks", "status", "reason", "words"),
+    [
+        ((), "False", "Ready", "nothing is lacking"),
+        (("passthrough", "resend"), "True", "KernelLacksFeatures", "passthrough, resend"),
+        (("fuse",), "True", "KernelLacksFeatures", "makes no lazy mounts"),
+    ],
+)
+def test_what_a_kernel_lacks_for_lazy_mounts_is_a_condition(lacks, status, reason, words):
+    (condition,) = _status(lazy=LazyReport(lacks=lacks, since=60.0)).wire()["conditions"]
+    assert words in condition.pop("message")
+    assert condition == {
+        "type": "LazyMountsLimited",
+        "status": status,
+        "reason": reason,
+        "lastTransitionTime": "1970-01-01T00:01:00Z",
+    }
+
+
+def test_of_a_kernel_that_no_plugin_has_looked_at_nothing_is_said():
+    assert _status().conditions == ()

@@ -13,8 +13,9 @@ from modelcache_api.errors import (
     InvalidSourceError,
     SourceUnavailableError,
 )
+from modelcache_api.manifest import ChecksumAlgorithm
 from modelcache_api.units import KIB, MIB
-from modelcache_node.transfer.combining import combined_crc64nvme
+from modelcache_node.store.combining import combine
 from modelcache_node.transfer.movers import Movers
 from modelcache_node.transfer.ranges import Grant, RangeRequest
 from support.fault_origin import FaultOrigin, Tls, Zeros
@@ -50,7 +51,8 @@ async def test_the_ranges_of_a_file_arrive_at_their_places(origin, movers, targe
         checksums.crc32c(data[at : at + length]) for at, length in spans
     ]
     parts = [(one.crc64nvme, one.bytes) for one in results]
-    assert combined_crc64nvme(parts) == checksums.crc64nvme(data)
+    whole = combine(ChecksumAlgorithm.CRC64NVME, parts)
+    assert whole == f"{checksums.crc64nvme(data):016x}"
     assert {(one.validator, one.total_bytes) for one in results} == {(etag, len(data))}
     assert movers.stats().ranges == len(spans)
 
