@@ -14,12 +14,13 @@ from pathlib import Path
 
 from aiohttp import web
 
+from modelcache_api.cache_node import CacheNodeSpec
 from modelcache_api.errors import InvalidRequestError
 from modelcache_api.file_access import SOCKET_NAME
 from modelcache_api.messages import NodeReport
 from modelcache_api.names import AGENT_SERVER_NAME
 from modelcache_node.caching.cache import Cache
-from modelcache_node.caching.members import Members
+from modelcache_node.caching.members import Introductions, Members, MembersOf
 from modelcache_node.caching.swarms import Swarms
 from modelcache_node.membership.api_server import ApiServer
 from modelcache_node.membership.kubernetes import CacheNodeMembership
@@ -99,7 +100,7 @@ async def run_agent(options: AgentOptions) -> None:
         if options.health_listen:
             await _serve_tcp(build_health_api(health), options.health_listen, stack)
         if options.node_name:
-            await _join_kubernetes(options, options.node_name, address, cache, stack)
+            await _join_kubernetes(options, options.node_name, address, agent, stack)
         _LOG.info("ready: %s", options.socket)
         await stop.wait()
 
@@ -111,6 +112,7 @@ class _Agent:
     store: Store
     movers: Movers
     swarms: Swarms
+    introductions: Introductions
     cache: Cache
 
 
@@ -139,13 +141,13 @@ async def _open_agent(options: AgentOptions, stack: AsyncExitStack) -> _Agent:
         proof_max_age_s=options.proof_max_age_s,
     )
     stack.push_async_callback(cache.close)
-    return _Agent(store, movers, swarms, cache)
+    return _Agent(store, movers, swarms, Introductions(), cache)
 
 
 async def _meet_peers(
     options: AgentOptions, agent: _Agent, health: Health, stack: AsyncExitStack
 ) -> str:
-    """Serve other agents, or health alone; returns the address for them."""
+    """Serve other agents, at the address that is returned; or health alone: empty."""
     tls = options.peer_tls
     certificate = None
     if tls and options.tls_cert and options.tls_key:
@@ -161,27 +163,30 @@ async def _meet_peers(
             tls=certificate,
         ),
         tls=tls,
+        advertise=options.advertise,
     )
     if not peer_options.may_speak:
         _LOG.warning("no --cluster-key-file: %s answers health only", _shown(options.listen))
         await _serve_tcp(build_health_api(health), options.listen, stack)
-        return _shown(options.listen)
+        return ""
     peers = await open_peers(peer_options, agent.swarms, health, agent.movers, stack, now=_now)
     health.more_metrics = lambda: peer_metrics(peers.server.stats())
-    address = _shown(options.advertise) if options.advertise else peers.address
     named = tuple(_shown(one) for one in options.peers)
     if named and not options.advertise and not is_reachable(options.listen):
         raise InvalidRequestError("--peer needs --advertise where --listen is no single address")
-    members = _members_by_hand(address, named)
-    agent.swarms.connect(address, peers.client, lambda _: members, peers.server.uploads_under_way)
-    return address
+    me, members_of = peers.address, _members_by_hand(peers.address, named)
+    if options.node_name and not named:
+        me, members_of = options.node_name, agent.introductions.members_of
+    agent.swarms.connect(me, peers.client, members_of, peers.server.uploads_under_way)
+    return peers.address
 
 
-def _members_by_hand(address: str, named: tuple[str, ...]) -> Members:
+def _members_by_hand(address: str, named: tuple[str, ...]) -> MembersOf:
     try:
-        return Members.by_hand(address, named)
+        members = Members.by_hand(address, named)
     except ValueError as e:
         raise InvalidRequestError(f"--peer: {e}") from e
+    return lambda _: members
 
 
 async def _serve_local(options: AgentOptions, cache: Cache, stack: AsyncExitStack) -> None:
@@ -215,9 +220,10 @@ async def _runner(app: web.Application, stack: AsyncExitStack) -> web.AppRunner:
 
 
 async def _join_kubernetes(
-    options: AgentOptions, node_name: str, address: str, cache: Cache, stack: AsyncExitStack
+    options: AgentOptions, node_name: str, address: str, agent: _Agent, stack: AsyncExitStack
 ) -> None:
     """Serve Jobs, follow this node's CacheNode, and report to it, until the stack unwinds."""
+    cache = agent.cache
     api = await stack.enter_async_context(ApiServer.in_cluster())
     if options.job_listen:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -228,12 +234,16 @@ async def _join_kubernetes(
     async def report() -> NodeReport:
         return cache.report()
 
+    async def follow(spec: CacheNodeSpec) -> None:
+        agent.introductions.take(spec)
+        await cache.follow(spec)
+
     membership = CacheNodeMembership(
         api,
         node_name,
         address=address,
         report=report,
-        on_spec=cache.follow,
+        on_spec=follow,
         now=lambda: dt.datetime.now(dt.UTC),
     )
     running = asyncio.create_task(membership.run())

@@ -15,11 +15,12 @@ from pathlib import Path
 from modelcache_api.errors import ModelCacheError, SourceChangedError, SourceUnavailableError
 from modelcache_api.listing import Integrity, ListedObject
 from modelcache_api.manifest import Manifest
-from modelcache_node.caching.downloads import Download, Tally
+from modelcache_node.caching.downloads import Download
 from modelcache_node.caching.grants import GrantPool
 from modelcache_node.caching.integrity import integrity_of
 from modelcache_node.caching.resolving import Resolution, resolve
 from modelcache_node.caching.swarms import Swarms
+from modelcache_node.caching.tallies import Tally
 from modelcache_node.origins.base import SourceOptions
 from modelcache_node.origins.granting import GrantedSource
 from modelcache_node.origins.opening import check_uri

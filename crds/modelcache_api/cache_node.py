@@ -22,9 +22,11 @@ from modelcache_api.objects import (
     Bytes,
     ConditionStatus,
     Count,
+    Generation,
     Message,
     Namespace,
     ObjectMeta,
+    ObjectName,
     ReasonWord,
     Revision,
     Uid,
@@ -39,8 +41,15 @@ MAX_MODELS = 1000
 MAX_PROOFS = 1000
 MAX_WANTED = 500
 MAX_RENEWALS = 1000
+#: Revisions that a node is told about others of: those that it lacks. Arbitrary; at 5 KB each.
+MAX_SWARMS = 64
+#: Of one revision: who a node asks for chunks, and who share the origin.
+MAX_NEIGHBOURS = 32
+MAX_ORIGIN_GROUP = 32
 #: At least so often an agent writes its status, seconds.
 HEARTBEAT_S = 60.0
+
+Address = Annotated[str, Field(max_length=256)]
 
 
 class WantedModel(ApiModel):
@@ -66,6 +75,35 @@ class Renewal(ApiModel):
     """When it was proved."""
 
 
+class SwarmMember(ApiModel):
+    """A node that fetches or keeps a revision."""
+
+    name: ObjectName
+    """Name of the node."""
+
+    address: Address
+    """host:port at which its agent serves others."""
+
+    far: bool = False
+    """It is in another zone: others are asked first."""
+
+
+class SwarmLists(ApiModel):
+    """Whom a node shares one revision with."""
+
+    revision: Revision
+    """Digest of the revision."""
+
+    epoch: Generation
+    """Grows with every change of these lists; older ones are not taken."""
+
+    neighbours: Annotated[tuple[SwarmMember, ...], Field(max_length=MAX_NEIGHBOURS)] = ()
+    """Nodes to fetch chunks from."""
+
+    origin_group: Annotated[tuple[SwarmMember, ...], Field(max_length=MAX_ORIGIN_GROUP)] = ()
+    """Nodes that read the source, each chunk once among them; the same list on every node."""
+
+
 class CacheNodeSpec(ApiModel):
     """The operator's wish."""
 
@@ -83,6 +121,18 @@ class CacheNodeSpec(ApiModel):
 
     renewals: Annotated[tuple[Renewal, ...], Field(max_length=MAX_RENEWALS)] = ()
     """Proofs of this node that others renewed. They renew proofs, and never make one."""
+
+    swarms: Annotated[
+        tuple[SwarmLists, ...],
+        Field(
+            max_length=MAX_SWARMS,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["revision"],
+            },
+        ),
+    ] = ()
+    """Whom it shares revisions with. As of when it last lacked one; then the lists stay."""
 
 
 class HeldModel(ApiModel):
@@ -216,7 +266,7 @@ class CacheNodeStatus(ApiModel):
     version: Annotated[str, Field(max_length=64)] = ""
     """Version of the agent."""
 
-    address: Annotated[str, Field(max_length=256)] = ""
+    address: Address = ""
     """host:port at which other nodes reach the agent."""
 
     boot_id: Annotated[str, Field(max_length=64)] = ""

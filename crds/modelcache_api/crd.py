@@ -144,6 +144,8 @@ class _Inliner:
         flat = self._resolved(node)
         found = {key: value for key, value in flat.items() if key in _KEPT}
         found |= {key: value for key, value in flat.items() if key.startswith("x-kubernetes-")}
+        if "required" in found:
+            found["required"] = list(found["required"])  # one list twice would be a YAML alias
         if "description" in found:
             found["description"] = " ".join(found["description"].split())
         if "const" in flat:

@@ -284,6 +284,7 @@ class SimulatedCluster:
         self._take_renewals(agent, found["spec"])
         used_bytes = sum(model["bytesPresent"] for model in agent.models.values())
         status = {
+            "address": f"{name}:7440",
             "bootId": "boot-1",
             "storeId": f"store-{agent.store}",
             "heartbeatAt": stamp(self.now()),

@@ -1,5 +1,6 @@
 """Nodes of one swarm in this process: real stores, movers, upload workers and sockets."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,10 +28,15 @@ class SwarmNode(Node):
         super().__init__(cache, clock, folder)
         self.swarms = swarms
         self.address = address
-        self.members = Members()
+        self.members: Members | None = Members()
 
     def data_of(self, revision: str, path: str) -> Path:
         return self.folder / "revisions" / revision.removeprefix("sha256:") / "tree" / path
+
+    async def fetching(self) -> None:
+        """Until a fetch has begun."""
+        while not self.cache.metrics()["fetches"]:
+            await asyncio.sleep(0)
 
     async def leave(self) -> None:
         """Answer nobody any more."""

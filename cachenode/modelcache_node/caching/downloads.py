@@ -28,6 +28,7 @@ from modelcache_node.caching.ordering import fetch_order
 from modelcache_node.caching.providers import NotGivenError, Providers, Wanted
 from modelcache_node.caching.resolving import BlobSource, Resolution
 from modelcache_node.caching.swarms import Swarms
+from modelcache_node.caching.tallies import Tally
 from modelcache_node.caching.wishes import Wishes
 from modelcache_node.store.blobs import BlobStore
 from modelcache_node.store.combining import chunk_crcs
@@ -54,18 +55,6 @@ READERS_REQUESTS = 4
 MAX_OPEN_BLOBS = 64
 #: At least so often the policy is asked anew, seconds: time alone may have changed its mind.
 LOOK_S = 0.1
-
-
-@dataclass(slots=True)
-class Tally:
-    """How far a download is; written by it alone, read by anyone on the loop."""
-
-    bytes_total: int = 0
-    bytes_present: int = 0
-    bytes_from_origin: int = 0
-    bytes_from_peers: int = 0
-    retries: int = 0
-    note: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -165,13 +154,14 @@ class Download:
 
     def _step(self, tasks: asyncio.TaskGroup) -> None:
         """Begin whatever can be begun now."""
-        if self._policy.can_fetch != self._grants.has_sessions:
-            self._policy.set_can_fetch(self._clock(), can_fetch=self._grants.has_sessions)
+        self._link.step(tasks)
+        can_fetch = self._grants.has_sessions and self._link.is_introduced
+        if self._policy.can_fetch != can_fetch:
+            self._policy.set_can_fetch(self._clock(), can_fetch=can_fetch)
             self._link.pulse()
         self._drop_overruled()
         while self._pending and len(self._open_blobs) + self._n_opening < MAX_OPEN_BLOBS:
             self._begin(self._pending[0], tasks)
-        self._link.step(tasks)
         self._serve_readers(tasks)
         while (ask := self._policy.next_ask(self._clock())) is not None:
             self._carrying[ask] = tasks.create_task(self._carry(ask))

@@ -16,11 +16,12 @@ from modelcache_api.listing import ListedObject, ObjectGrant
 from modelcache_api.messages import Done, Progress
 from modelcache_api.reasons import Reason
 from modelcache_node.caching.capacity import Capacity
-from modelcache_node.caching.downloads import Download, Tally
+from modelcache_node.caching.downloads import Download
 from modelcache_node.caching.grants import GrantPool
 from modelcache_node.caching.integrity import integrity_of
 from modelcache_node.caching.resolving import Resolution
 from modelcache_node.caching.swarms import Swarms
+from modelcache_node.caching.tallies import Tally
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
 

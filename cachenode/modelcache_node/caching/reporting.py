@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from modelcache_api.manifest import Manifest
 from modelcache_api.messages import ProofReport, RevisionReport, RevisionState
 from modelcache_api.reasons import Reason
-from modelcache_node.caching.downloads import Tally
 from modelcache_node.caching.duplicates import duplicate_patterns
 from modelcache_node.caching.integrity import integrity_of
+from modelcache_node.caching.tallies import Tally
 from modelcache_node.store.index import Proof
 
 

@@ -24,6 +24,9 @@ from modelcache_node.transfer.peer_ranges import PeerError, PeerLacksError, Peer
 
 #: A neighbour without news answers after this long. Arbitrary; below any proxy's patience.
 POLL_WAIT_S = 5.0
+#: So long the origin is left alone while the operator has not said who else shares a revision; then
+#: this node goes on alone. Arbitrary: report, plan and spec take a second or two.
+INTRODUCTION_WAIT_S = 5.0
 
 
 class PeerCalls(Protocol):
@@ -46,10 +49,13 @@ class SwarmLink:
         *,
         me: str,
         calls: PeerCalls | None,
-        members: Callable[[], Members],
+        members: Callable[[], Members | None],
         clock: Callable[[], float],
     ) -> None:
-        """Without `calls` this node is alone, and reads everything from the origin."""
+        """Without `calls` this node is alone, and reads everything from the origin.
+
+        `members` gives None until somebody said who shares the revision.
+        """
         self.policy = policy
         #: Set, and replaced, when there may be something to do, or to tell.
         self.changed = asyncio.Event()
@@ -59,8 +65,14 @@ class SwarmLink:
         self._members = members
         self._clock = clock
         self._known: Members | None = None
+        self._alone_at = clock() + INTRODUCTION_WAIT_S
         self._addresses: dict[str, str] = {}
         self._asking: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_introduced(self) -> bool:
+        """Whether the origin may be read: it is known who else does, or was asked for too long."""
+        return self._known is not None
 
     @property
     def has_offers(self) -> bool:
@@ -116,8 +128,12 @@ class SwarmLink:
 
     def _follow_members(self) -> None:
         members = self._members()
-        if members is self._known:
+        if members is None and self._known is None and self._clock() >= self._alone_at:
+            members = _NOBODY
+        if members is None or members is self._known:
             return
+        if self._known is None:
+            self.policy.began_at = self._clock()
         self._known = members
         self._addresses = members.addresses()
         weights = {one.name: one.weight for one in members.neighbours} if self._calls else {}
@@ -161,5 +177,7 @@ class SwarmLink:
         self.pulse()
 
 
+#: Of a node that was introduced to no one.
+_NOBODY = Members()
 #: Of a node that reads nothing from the origin.
 NO_SLOTS: "array[int]" = array("I")

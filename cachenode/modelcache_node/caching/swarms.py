@@ -15,7 +15,7 @@ from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_api.claims import pack_answer, unpack_claim
 from modelcache_api.errors import InvalidRequestError
 from modelcache_api.manifest import Manifest
-from modelcache_node.caching.members import Members
+from modelcache_node.caching.members import Members, MembersOf
 from modelcache_node.caching.ordering import is_early
 from modelcache_node.caching.swarm_links import NO_SLOTS, PeerCalls, SwarmLink
 from modelcache_node.store.store import Store
@@ -50,7 +50,7 @@ class Swarms:
         self._random_bits = random_bits
         self._me = _ALONE
         self._calls: PeerCalls | None = None
-        self._members_of: Callable[[str], Members] = lambda _: Members()
+        self._members_of: MembersOf = lambda _: Members()
         self._uploads_queued: Callable[[], int] = lambda: 0
         self._links: dict[str, SwarmLink] = {}
         self._kept: OrderedDict[str, Holdings] = OrderedDict()
@@ -59,10 +59,10 @@ class Swarms:
         self,
         me: str,
         calls: PeerCalls,
-        members_of: Callable[[str], Members],
+        members_of: MembersOf,
         uploads_queued: Callable[[], int],
     ) -> None:
-        """Join others, by the name `me`; `members_of` gives the same object until it changes."""
+        """Join others, by the name `me`."""
         self._me = me
         self._calls = calls
         self._members_of = members_of

@@ -13,7 +13,7 @@ from modelcache_node.patience import Patience
 from modelcache_node.transfer.movers import Movers
 
 if TYPE_CHECKING:
-    from modelcache_node.caching.downloads import Tally
+    from modelcache_node.caching.tallies import Tally
     from modelcache_node.pulling import Pulled
 
 

@@ -36,6 +36,7 @@ class PeerOptions:
         key_file: The cluster's keys; None: only on loopback.
         upload: How chunks are served.
         tls: How others are known over TLS; None: plain HTTP.
+        advertise: Where others reach it, if that is not where it listens.
     """
 
     listen: Address
@@ -43,6 +44,7 @@ class PeerOptions:
     key_file: Path | None
     upload: UploadOptions
     tls: PeerTls | None
+    advertise: Address | None = None
 
     @property
     def may_speak(self) -> bool:
@@ -83,7 +85,7 @@ async def open_peers(
     server = await stack.enter_async_context(
         PeerServer(options.listen, options.upload, keys, answer=PeerApi(host, answer_public))
     )
-    address = _shown(server.address)
+    address = _shown(options.advertise or server.address)
     client = await stack.enter_async_context(
         PeerClient(keys, asker=address, now=now, tls=options.tls)
     )
@@ -97,7 +99,7 @@ async def open_peers(
     if path is not None:
         following = asyncio.create_task(follow_keys(path, keys, use))
         stack.callback(following.cancel)
-    _LOG.info("peers are served on %s", address)
+    _LOG.info("peers are served on %s, as %s", _shown(server.address), address)
     return Peers(server, client, address)
 
 

@@ -10,6 +10,7 @@ Mutable state: the neighbours, the accepted words, and how many hold each slot.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from modelcache_api.cache_node import MAX_NEIGHBOURS
 from modelcache_api.have_map import HaveMap
 from modelcache_node.swarm.announcements import ELECTED, OWN, PASSED_ON, VOUCHED, Announcements
 from modelcache_node.swarm.bitsets import Rarity, each, of_slots
@@ -20,8 +21,6 @@ from modelcache_node.swarm.neighbours import Neighbour
 START_WAIT_S = 5.0
 #: A neighbour that is there and does not fetch the revision yet is awaited so long at the start.
 GRACE_S = 2.0
-#: Neighbours of one node; the operator names no more.
-MAX_NEIGHBOURS = 32
 
 
 class Neighbourhood:

@@ -65,7 +65,7 @@ class Swarm:
         self.origin_chunk_s = self.chunk_s = 0.0
         self._me = me
         self._uniform = uniform
-        self._began_at = self._active_at = now
+        self.began_at = self._active_at = now  # since when neighbours are awaited
         self._wanted = 0
         self._takes_lone_words = False
         self._urgent = self._early = 0
@@ -169,7 +169,7 @@ class Swarm:
         if one is not None:
             self.neighbours.fail(one, now)
             self.polls.again_at(name, one.absent_until)
-            if not is_there or now - self._began_at >= GRACE_S:
+            if not is_there or now - self.began_at >= GRACE_S:
                 self.duty.set_able(name, now, is_able=False)
 
     def told_nonsense(self, name: str, now: float) -> None:
@@ -233,7 +233,7 @@ class Swarm:
         if not self.can_fetch or not self._wanted or not self.duty.may_ask(now):
             return None
         if self._under_way.n_origin >= self._origin_requests() or not self.neighbours.are_met(
-            now - self._began_at
+            now - self.began_at
         ):
             return None
         return self.duty.ask(self._absent(), now)
@@ -255,7 +255,7 @@ class Swarm:
 
     def _origin_slot(self, now: float) -> int | None:
         own = self.duty.own(now) & self._wanted
-        if not own or not self.neighbours.are_met(now - self._began_at):
+        if not own or not self.neighbours.are_met(now - self.began_at):
             return None
         candidates = own & self._absent()
         if not candidates or self._under_way.n_origin >= self._origin_requests():

@@ -11,24 +11,24 @@ import sys
 from array import array
 from functools import cached_property, lru_cache
 
+from modelcache_api.cache_node import MAX_ORIGIN_GROUP
 from modelcache_api.chunk_slots import ChunkSlots
 
-#: The operator names at most so many nodes to share an origin.
-MAX_GROUP = 32
 #: How many stand behind the elected node: the next two in hash order.
 N_HELPERS = 2
 #: Rankings kept in mind: of some revisions, with and without members that went. Arbitrary; one of
 #: a model of 1 TB takes 200 KiB.
 _CACHED_RANKINGS = 16
-_NUMBER = MAX_GROUP - 1
+#: A power of two less one: members are told apart by these bits.
+_NUMBER = MAX_ORIGIN_GROUP - 1
 
 
 class Ranking:
     """Who is elected for every slot, and who may help. Immutable to its users."""
 
     def __init__(self, members: tuple[str, ...], slots: ChunkSlots) -> None:
-        """`members` are at most MAX_GROUP names, sorted."""
-        assert len(members) <= MAX_GROUP
+        """`members` are at most MAX_ORIGIN_GROUP names, sorted."""
+        assert len(members) <= MAX_ORIGIN_GROUP
         self.members = members
         self._slots = slots
         best = map(max, zip(*self._columns(), strict=True))

@@ -5,14 +5,15 @@ snapshot at once, so that the next pass does not act on a state that is already 
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from modelcache_api.cache_node import MAX_MODELS, CacheNodeSpec, WantedModel
+from modelcache_api.cache_node import MAX_MODELS, CacheNodeSpec, SwarmLists
 from modelcache_api.model_cache import ModelCache, ModelCacheStatus
 from modelcache_api.reasons import Reason
 from modelcache_operator.handlers.explanations import Explanations, Reader
+from modelcache_operator.handlers.keeps import Keeps
 from modelcache_operator.handlers.notes import Notes, Poster
 from modelcache_operator.handlers.renewing import Renewals
 from modelcache_operator.handlers.sight import Sight
@@ -30,6 +31,7 @@ from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
 from modelcache_operator.planning.observed import CacheView, NodeView, Observed, Refusal, Said
 from modelcache_operator.planning.placement import is_live
 from modelcache_operator.planning.reconcile import Plan, plan, plan_gone, spec_of
+from modelcache_operator.planning.swarms import Peer, peers_of, swarms_for
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,6 @@ _SECOND_LOOK_S = 1.0
 ACCESS_PAUSE_S = 5.0
 #: For how long agents take a proof of access, unless both are told otherwise.
 PROOF_MAX_AGE = timedelta(hours=24)
-
-_Keep = Mapping[str, frozenset[WantedModel]]
 
 
 class Kube(Reader, Poster, Protocol):
@@ -89,7 +89,7 @@ class Reconciler:
         self._settings = settings
         self._now = now
         self._clock = clock
-        self._keeps: dict[ModelCacheKey, _Keep] = {}
+        self._keeps = Keeps()
         self._refused: dict[ModelCacheKey, dict[str, Refusal]] = {}
         self._written_at: dict[ModelCacheKey, float] = {}
         self._reductions: dict[NodeKey, CacheNodeSpec] = {}
@@ -122,7 +122,7 @@ class Reconciler:
             proof_max_age=self._proof_max_age,
         )
         planned = plan(seen)
-        self._set_keep(key, planned.keep)
+        self._look_at_nodes(self._keeps.put(key, planned.keep))
         await self._delete_jobs(planned)
         await self._create_jobs(key, model_cache, planned)
         await self._write_status(key, model_cache, planned)
@@ -131,8 +131,7 @@ class Reconciler:
         self._queue.add_later(AccessKey(key.namespace), ACCESS_PAUSE_S)
 
     async def _reconcile_gone(self, key: ModelCacheKey) -> None:
-        self._set_keep(key, {})
-        self._keeps.pop(key, None)
+        self._look_at_nodes(self._keeps.drop(key))
         self._refused.pop(key, None)
         self._written_at.pop(key, None)
         planned = plan_gone(
@@ -197,12 +196,9 @@ class Reconciler:
         if written:
             self._snapshot.put(MODEL_CACHES, written)
 
-    def _set_keep(self, key: ModelCacheKey, keep: _Keep) -> None:
-        before = self._keeps.get(key, {})
-        self._keeps[key] = keep
-        for node in {*before, *keep}:
-            if before.get(node) != keep.get(node):
-                self._queue.add(NodeKey(node))
+    def _look_at_nodes(self, names: Collection[str]) -> None:
+        for name in names:
+            self._queue.add(NodeKey(name))
 
     def _look_again(self, key: ModelCacheKey, planned: Plan) -> None:
         if planned.again_at is not None:
@@ -226,12 +222,24 @@ class Reconciler:
             return
         renewals = self._renewals.renewals_for(cache)
         spec = spec_of(node.name, self._keeps.values(), limit=MAX_MODELS, renewals=renewals)
+        spec = spec.model_copy(update={"swarms": self._swarms_of(cache, spec)})
         if spec == cache.spec:
             self._reductions.pop(key, None)
         elif self._may_write(key, node, cache, spec):
             written = await self._kube.write_cache_node_spec(node.name, spec.wire())
             if written:
                 self._snapshot.put(CACHE_NODES, written)
+
+    def _swarms_of(self, cache: CacheView, spec: CacheNodeSpec) -> tuple[SwarmLists, ...]:
+        """Whom a node shares with what `spec` has it keep."""
+        now = self._now()
+        caches = self._sight.fair(self._snapshot.caches, now)
+
+        def peers(revision: str) -> tuple[Peer, ...]:
+            keepers = self._keeps.keepers(revision)
+            return peers_of(revision, keepers, self._snapshot.nodes, caches, now)
+
+        return swarms_for(cache, [model.revision for model in spec.models], peers, now)
 
     def _may_write(
         self, key: NodeKey, node: NodeView, cache: CacheView, spec: CacheNodeSpec

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from modelcache_api.messages import RevisionState
 from modelcache_api.model_cache import ModelCache
 from modelcache_operator.kube.client import CACHE_NODES, JOBS, MODEL_CACHES, NODES, Kind
 from modelcache_operator.planning.observed import (
@@ -164,6 +165,8 @@ class Snapshot:
         return {ModelCacheKey(*name)} if self.model_caches.pop(name, None) else set()
 
     def _concerned_by_cache(self, before: CacheView | None, after: CacheView) -> set[Key]:
+        if before and before.address and before.address != after.address:
+            return self.all_keys()  # those who share with it are to be told
         if before is None or _is_upheaval(before, after):
             return {NodeKey(after.name), *self._model_cache_keys()}
         revisions = _changed(before.held, after.held)
@@ -173,7 +176,7 @@ class Snapshot:
         for name, model_cache in self.model_caches.items():
             if model_cache.metadata.uid in uids or model_cache.status.revision in revisions:
                 concerned.add(ModelCacheKey(*name))
-        if before.spec != after.spec:
+        if before.spec != after.spec or _complete(before) != _complete(after):
             concerned.add(NodeKey(after.name))
         return concerned
 
@@ -197,6 +200,10 @@ def _is_upheaval(before: CacheView, after: CacheView) -> bool:
     return after.heartbeat_at - before.heartbeat_at >= STALE_AFTER or any(
         getattr(before, fact) != getattr(after, fact) for fact in facts
     )
+
+
+def _complete(cache: CacheView) -> set[str]:
+    return {name for name, model in cache.held.items() if model.state is RevisionState.READY}
 
 
 def _changed(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> set[Any]:

@@ -53,7 +53,10 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class CacheView:
-    """A CacheNode, its lists indexed. `heartbeat_at` None: its agent has never reported."""
+    """A CacheNode, its lists indexed. `heartbeat_at` None: its agent has never reported.
+
+    `address` is where its agent serves others; empty: it does not.
+    """
 
     name: str
     owner_uid: str
@@ -68,6 +71,7 @@ class CacheView:
     held: Mapping[str, HeldModel]
     proofs: Mapping[str, tuple[Proof, ...]]
     wanted: Mapping[tuple[str, str], tuple[Wanted, ...]]
+    address: str = ""
 
 
 class JobState(StrEnum):
@@ -190,6 +194,7 @@ def parse_cache_node(body: Mapping[str, Any]) -> CacheView:
         held={model.revision: model for model in status.models},
         proofs={uid: tuple(found) for uid, found in proofs.items()},
         wanted={key: tuple(found) for key, found in wanted.items()},
+        address=status.address,
     )
 
 

@@ -45,7 +45,8 @@ class Plan:
         create: Jobs that should exist and do not.
         delete: Jobs that should not.
         status: The ModelCache's status; None when it is gone.
-        keep: Per node, the revisions that it should keep for this ModelCache.
+        keep: Per node, the revisions that it should keep for this ModelCache: on nodes of the
+            placement, and where a pod waits.
         notes: Events.
         again_at: The next time at which the plan may change by itself.
     """
@@ -89,7 +90,7 @@ def plan(seen: Observed) -> Plan:
         create=steps[0].create,
         delete=steps[1].delete,
         status=status,
-        keep=_keep(seen, placed, resolution, standings),
+        keep=_keep(seen, {*placed, *wanted}, resolution, standings),
         notes=(*_transitions(model_cache, status), *_pod_notes(status, standings, wanted)),
         again_at=min(filter(None, (step.again_at for step in steps)), default=None),
     )
@@ -213,11 +214,14 @@ def _is_outdated(seen: Observed, job: JobView, request: str, resolution: Proof |
 
 def _keep(
     seen: Observed,
-    placed: Sequence[str],
+    concerned: Iterable[str],
     resolution: Proof | None,
     standings: Mapping[str, NodeStanding],
 ) -> dict[str, frozenset[WantedModel]]:
-    """A node keeps what it held until it holds what comes next."""
+    """What nodes of the placement, and those where a pod waits, should keep.
+
+    A node keeps what it held until it holds what comes next.
+    """
     before = seen.model_cache.status
     pinned = seen.model_cache.spec.retention.pinned
     current = resolution.revision if resolution else before.revision
@@ -225,7 +229,7 @@ def _keep(
     if former == current and before.previous_revisions:
         former = before.previous_revisions[0].revision
     keep: dict[str, frozenset[WantedModel]] = {}
-    for node in placed:
+    for node in concerned:
         revisions = {current}
         cache = seen.caches.get(node)
         if standings[node].standing is not Standing.READY and cache and former in cache.held:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from modelcache_node.caching import swarm_links
 from modelcache_node.demo.s3_endpoint import S3Endpoint
 from support.s3_source import Source
 from support.swarm_nodes import SwarmNode, open_swarm
@@ -85,3 +86,32 @@ async def test_nodes_that_are_cold_at_once_share_the_origin(tmp_path, source):
             assert_whole(node, one.revision, source)
             assert one.bytes_from_origin + one.bytes_from_peers >= one.bytes
         assert sum(one.bytes_from_origin for one in done) <= 1.25 * done[0].bytes
+
+
+async def test_the_origin_is_left_alone_until_a_node_knows_who_shares_with_it(tmp_path, source):
+    async with open_swarm(tmp_path, 2) as (first, second):
+        await first.prefetch(source, "team-a")
+        introduced, second.members = second.members, None
+        fetching = asyncio.create_task(second.prefetch(source, "team-a"))
+        await second.fetching()
+        second.members = introduced
+        later = await fetching
+        assert (later.bytes_from_origin, later.bytes_from_peers) == (0, later.bytes)
+
+
+async def test_a_node_that_is_never_introduced_goes_on_alone(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(swarm_links, "INTRODUCTION_WAIT_S", 0.2)
+    async with open_swarm(tmp_path, 1) as (lonely,):
+        lonely.members = None
+        done = await lonely.prefetch(source, "team-a")
+        assert done.bytes_from_origin == done.bytes
+
+
+async def test_lists_that_are_gone_leave_a_fetch_with_those_it_had(tmp_path, source):
+    async with open_swarm(tmp_path, 3) as nodes:
+        fetching = [asyncio.create_task(one.prefetch(source, "team-a")) for one in nodes]
+        for node in nodes:
+            await node.fetching()
+            node.members = None
+        for node, done in zip(nodes, await asyncio.gather(*fetching), strict=True):
+            assert_whole(node, done.revision, source)

@@ -1,7 +1,8 @@
 """Election: equal on every node, even, and moving little when a member goes."""
 
+from modelcache_api.cache_node import MAX_ORIGIN_GROUP
 from modelcache_api.chunk_slots import ChunkSlots
-from modelcache_node.swarm.rendezvous import MAX_GROUP, Ranking
+from modelcache_node.swarm.rendezvous import Ranking
 
 SLOTS = ChunkSlots((("0123456789abcdef" * 4, 600), ("f" * 64, 400)))
 #: Made by version 1; equal names and keys must give it for ever.
@@ -43,6 +44,6 @@ def test_one_member_owns_all_and_none_owns_nothing():
 
 
 def test_a_whole_group_is_told_apart():
-    members = tuple(sorted(f"n{n}" for n in range(MAX_GROUP)))
+    members = tuple(sorted(f"n{n}" for n in range(MAX_ORIGIN_GROUP)))
     ranks = Ranking(members, SLOTS)
     assert {ranks.elected(slot) for slot in range(SLOTS.n_slots)} == set(members)
