@@ -148,7 +148,9 @@ class PeerConnection:
         wants = self._transport.handshake()
         if wants is None:
             self._enter(State.REQUEST)
-        self._watch(for_write=wants == "write")
+            self._read()  # a request may have come with the handshake's end
+        if self.is_open:
+            self._watch(for_write=wants == "write")
 
     def _read(self) -> None:
         n_bytes = self._transport.receive(self._buffer)

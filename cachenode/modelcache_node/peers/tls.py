@@ -4,7 +4,7 @@ import os
 import ssl
 
 from modelcache_node.peers.transports import AcceptTransport
-from modelcache_node.transfer.tls import TlsTransport
+from modelcache_node.transfer.tls import SCRATCH_BYTES, TlsTransport
 
 #: Bytes read at once to be encrypted. Arbitrary: about a core's L2 cache.
 _PIECE_BYTES = 1 << 18
@@ -16,6 +16,8 @@ class TlsUpload(TlsTransport):
     __slots__ = ()
 
     def send_file(self, fd: int, offset: int, n_bytes: int) -> int:
+        if self._unsent:
+            return self._flush()
         piece = os.pread(fd, min(n_bytes, _PIECE_BYTES), offset)
         return self.send(memoryview(piece)) if piece else 0
 
@@ -25,6 +27,5 @@ def tls_uploads(cert: str, key: str) -> AcceptTransport:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     context.set_alpn_protocols(["http/1.1"])
-    return lambda accepted: TlsUpload(
-        context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False), "a peer"
-    )
+    scratch = memoryview(bytearray(SCRATCH_BYTES))
+    return lambda accepted: TlsUpload(accepted, context, "a peer", scratch, is_server=True)

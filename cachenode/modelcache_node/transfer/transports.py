@@ -16,6 +16,8 @@ class Transport(Protocol):
     def handshake(self) -> Literal["read", "write"] | None:
         """Go on with it; returns what it waits for, None when it is done.
 
+        Bytes may have come with its end: where the other side speaks first, receive at once.
+
         Raises:
             RangeFailedError: the other side is not who it should be.
         """

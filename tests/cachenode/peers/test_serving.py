@@ -1,8 +1,10 @@
 """Upload workers and movers together: chunks go from store to store, checked and bounded."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import ssl
 
 import pytest
 import trustme
@@ -263,3 +265,33 @@ async def test_chunks_go_over_tls_to_who_trusts_the_clusters_authority(holder, t
                 else:
                     with pytest.raises(PeerUnavailableError, match="not trusted"):
                         await movers.fetch_from_peer(wanted)
+
+
+async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(holder, tmp_path):
+    holder.put(os.urandom(1000))
+    authority = trustme.CA()
+    made = authority.issue_cert("agent.modelcache.io")
+    made.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    made.private_key_pem.write_to_path(tmp_path / "key")
+    context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    async with serving(holder, tls=(tmp_path / "cert", tmp_path / "key")) as server:
+        reader, writer = await asyncio.open_connection(*server.address)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="agent.modelcache.io")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(1 << 16))
+        tls.write(ask_for(chunk_path()))
+        writer.write(outgoing.read())  # the handshake's last message too
+        answer = b""
+        while not answer:
+            incoming.write(await reader.read(1 << 16))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                answer = tls.read(12)
+        writer.close()
+        await writer.wait_closed()
+    assert answer == b"HTTP/1.1 206"
