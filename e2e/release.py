@@ -60,7 +60,7 @@ class Release:
     def replace_pods(self, mark: str) -> None:
         """Upgrade so that every part gets new pods; `mark` must be another one each time."""
         before = {part: self.pods(part) for part in PARTS}
-        self.install(*(f"{part}.podAnnotations.round={mark}" for part in PARTS))
+        self.install(*marks(mark))
         for part in PARTS:
             assert not set(self.pods(part).values()) & set(before[part].values()), part
 
@@ -125,6 +125,11 @@ class Release:
     def _helm(self, *words: str) -> str:
         where = ("--namespace", NAMESPACE, "--timeout", f"{HELM_TIMEOUT_S}s")
         return self.cluster.helm(*words, *where, timeout_s=HELM_TIMEOUT_S + 10)
+
+
+def marks(mark: str) -> list[str]:
+    """Values that give every part but the keeper new pods, unless they had this mark before."""
+    return [f"{part}.podAnnotations.round={mark}" for part in PARTS]
 
 
 def _allowed(store_url: str) -> list[str]:

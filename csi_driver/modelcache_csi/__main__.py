@@ -12,6 +12,7 @@ from modelcache_api.log_format import log_as_json
 from modelcache_api.names import CSI_DRIVER
 from modelcache_csi.app import Settings, run
 from modelcache_csi.fuse.negotiation import Features
+from modelcache_csi.lazy_processes import LOST_AFTER_S
 
 _UNIX = "unix://"
 
@@ -66,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="features of newer kernels that lazy mounts are not to use: passthrough,resend",
     )
+    add(
+        "--lazy-lost-after",
+        type=float,
+        default=LOST_AFTER_S,
+        metavar="SECONDS",
+        help="give up a lazy mount that nobody has served for so long: its readers get errors"
+        f" instead of waiting on; default: {LOST_AFTER_S:.0f}",
+    )
     add("--health-host", default="", help="address of /healthz and /metrics; default: all")
     add("--health-port", type=int, default=9808, help="0: choose one; -1: none; default: 9808")
     add(
@@ -92,6 +101,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         agent_socket=Path(options.agent_socket),
         keeper_socket=options.keeper_socket,
         lazy_features=_lazy_features(options.lazy_without),
+        lazy_lost_after_s=options.lazy_lost_after,
         health_host=options.health_host,
         health_port=None if options.health_port < 0 else options.health_port,
         has_kubelets_mounts=options.shares_kubelets_mounts,

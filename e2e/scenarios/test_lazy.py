@@ -1,23 +1,28 @@
 """Lazy volumes on a real cluster: pods that start early, and everything that may happen to them."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from e2e.cluster import Capability, Cluster
+from e2e.containers import exhaust_memory, kill_container
 from e2e.figures import Figures
 from e2e.lab.commands import wait_until
 from e2e.library import Library
 from e2e.readers import Reader
-from e2e.release import NAMESPACE, Release
+from e2e.release import NAMESPACE, Release, marks
 from e2e.tenants import Tenant
 
 SLOW_BITS_PER_S = 60_000_000  # twenty seconds for a model of the size below
 MODEL_MIB = 128
 KILLS = 3
-SUPERVISOR = r"modelcache-supervise"
 CONTAINER_TIMEOUT_S = 120.0
+FUSE, CSI = "fuse.modelcache", "kubernetes.io~csi"
+KINDS = ", lazy and complete volume"
+
+pytestmark = pytest.mark.needs(Capability.NODES, Capability.STORE)
 
 
-@pytest.mark.needs(Capability.NODES, Capability.STORE)
 def test_a_pod_reads_while_its_model_comes_whoever_is_killed(
     tenant: Tenant,
     library: Library,
@@ -46,7 +51,6 @@ def test_a_pod_reads_while_its_model_comes_whoever_is_killed(
     reader.remove()
 
 
-@pytest.mark.needs(Capability.NODES, Capability.STORE)
 def test_promise_lazy_mounts_outlive_us__on_a_cluster(
     tenant: Tenant,
     library: Library,
@@ -56,28 +60,59 @@ def test_promise_lazy_mounts_outlive_us__on_a_cluster(
     nodes: list[str],
 ) -> None:
     node = nodes[1]
-    book = library.book("kept", MODEL_MIB)
-    with cluster.store.limited(SLOW_BITS_PER_S):
-        tenant.declare("kept", book.uri, node=node)
-        reader = Reader(tenant, "lazy-reader", "kept", node, mode="lazy")
-        reader.begin()
-    reader.wait_whole(book)
-
+    readers = both_kinds("kept", tenant, library, cluster, node)
     for part in ("csi", "agent", "keeper"):
         for _ in range(KILLS):
             release.kill(part, node)
-            reader.check()
-    figures.add("lazy volume: longest read while workers are killed", pause(reader), "≤ 1 s")
+            go_on(readers)
+    figures.add(f"longest read while workers are killed{KINDS}", go_on(readers), "≤ 1 s")
 
     for part in ("csi", "agent", "keeper"):
         kill_container(release, part, node)
-        reader.check()
-    figures.add("lazy volume: longest read while containers are killed", pause(reader), "")
+        go_on(readers)
+    figures.add(f"longest read while containers are killed{KINDS}", go_on(readers), "")
+    end(readers)
 
+
+def test_promise_lazy_mounts_outlive_us__out_of_memory(
+    tenant: Tenant,
+    library: Library,
+    release: Release,
+    cluster: Cluster,
+    figures: Figures,
+    nodes: list[str],
+) -> None:
+    node = nodes[2]
+    readers = both_kinds("hungry", tenant, library, cluster, node)
+    for part in ("csi", "agent"):
+        exhaust_memory(release, part, node)
+        figures.add(f"longest read, {part} out of memory{KINDS}", go_on(readers), "")
+    end(readers)
+
+
+def test_promise_lazy_mounts_outlive_us__upgraded(
+    tenant: Tenant,
+    library: Library,
+    release: Release,
+    cluster: Cluster,
+    figures: Figures,
+    nodes: list[str],
+) -> None:
+    node = nodes[0]
+    readers = both_kinds("upgraded", tenant, library, cluster, node)
     release.replace_pods("lazy")
-    reader.check()
-    figures.add("lazy volume: longest read, upgrade included", pause(reader), "")
+    figures.add(f"longest read, agent and plugin upgraded{KINDS}", go_on(readers), "")
 
+    before = release.pods("keeper")
+    handed_over = ("keeper.updateStrategy=HandOver", "keeper.podAnnotations.round=handed-over")
+    release.install(*marks("lazy"), *handed_over)
+    figures.add(f"longest read, keeper upgraded by hand-over{KINDS}", go_on(readers), "")
+    assert not set(release.pods("keeper").values()) & set(before.values())
+    taken = [one["mounts"] for one in release.logs("keeper", node) if one["message"] == "took over"]
+    assert len(taken) == 1
+    assert taken[0] >= 1
+
+    release.install(*marks("lazy"), "keeper.podAnnotations.round=handed-over")
     old = release.pods("keeper")[node]
     cluster.kubectl("delete", "pod", old, "--namespace", NAMESPACE)
     wait_until(
@@ -85,28 +120,44 @@ def test_promise_lazy_mounts_outlive_us__on_a_cluster(
         "another keeper",
         timeout_s=CONTAINER_TIMEOUT_S,
     )
-    reader.check()
-    figures.add("lazy volume: longest read, another keeper included", pause(reader), "")
-    assert reader.restarts == 0
-    reader.remove()
+    figures.add(f"longest read, keeper's pod deleted too{KINDS}", go_on(readers), "")
+    end(readers)
 
 
-def pause(reader: Reader) -> str:
-    return f"{reader.check().longest_s:.2f} s"
+def both_kinds(
+    name: str, tenant: Tenant, library: Library, cluster: Cluster, node: str
+) -> Sequence[Reader]:
+    """A reader of a model that was mounted lazily, and one of it when it was complete."""
+    book = library.book(name, MODEL_MIB)
+    lazy = Reader(tenant, f"{name}-lazy", name, node, mode="lazy")
+    with cluster.store.limited(SLOW_BITS_PER_S):
+        tenant.declare(name, book.uri, node=node)
+        lazy.begin()
+    lazy.wait_whole(book)
+    complete = Reader(tenant, f"{name}-complete", name, node)
+    complete.start(book)
+    assert fs_type(lazy, tenant, cluster) == FUSE
+    assert fs_type(complete, tenant, cluster) != FUSE
+    return lazy, complete
 
 
-def kill_container(release: Release, part: str, node: str) -> None:
-    """Kill a container's first process, hence the container, and wait for the next one."""
-    pod = release.pods(part)[node]
+def fs_type(reader: Reader, tenant: Tenant, cluster: Cluster) -> str:
+    """Of the volume that a reader reads."""
+    uid = tenant.pod(reader.name)["metadata"]["uid"]
+    [found] = [
+        one.fs_type
+        for one in cluster.mounts(reader.node)
+        if uid in one.target and CSI in one.target
+    ]
+    return found
 
-    def restarts() -> int:
-        [found] = [
-            one
-            for one in release.cluster.objects("pods", "--namespace", NAMESPACE)
-            if one["metadata"]["name"] == pod
-        ]
-        return int(found["status"]["containerStatuses"][0]["restartCount"])
 
-    before = restarts()
-    assert release.cluster.kill_in_pod(NAMESPACE, pod, SUPERVISOR)
-    wait_until(lambda: restarts() > before, f"{part} again", timeout_s=CONTAINER_TIMEOUT_S)
+def go_on(readers: Sequence[Reader]) -> str:
+    """See that all read on and had no error; their longest reads since they began."""
+    return ", ".join(f"{reader.check().longest_s:.2f} s" for reader in readers)
+
+
+def end(readers: Sequence[Reader]) -> None:
+    for reader in readers:
+        assert reader.restarts == 0
+        reader.remove()

@@ -49,6 +49,16 @@ def test_the_agent_is_told_what_its_values_say(chart: Chart) -> None:
     assert options.allow_any_disk
 
 
+def test_the_plugin_is_told_how_lazy_mounts_are_made_and_when_given_up(chart: Chart) -> None:
+    values = {"lazyWithout": "resend", "lazyLostAfterSeconds": 45}
+    program, *arguments = command(chart.render(csi=values), "csi")
+    assert program == "modelcache-csi"
+    settings = csi._settings(csi._parser().parse_args(arguments))
+    assert settings.lazy_lost_after_s == 45
+    assert settings.lazy_features.missing == ("resend",)
+    assert csi._settings(csi._parser().parse_args([])).lazy_lost_after_s == 120
+
+
 def test_agent_and_operator_agree_on_how_long_a_proof_holds(chart: Chart) -> None:
     rendered = chart.render(access={"proofMaxAgeSeconds": 2_000_000})
     assert agent(rendered).proof_max_age == 2_000_000

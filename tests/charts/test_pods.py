@@ -151,3 +151,23 @@ def test_a_job_reaches_the_agent_of_its_own_node(rendered: Rendering) -> None:
     assert service["selector"].items() <= labels.items()
     [port] = service["ports"]
     assert (port["port"], port["targetPort"]) == (7441, "job")
+
+
+def test_a_keeper_is_left_alone_or_replaced_by_one_that_has_its_mounts(chart: Chart) -> None:
+    def strategy(**values: str) -> Object:
+        sets = chart.render(keeper=values).all("DaemonSet")
+        [keeper] = [one for one in sets if one["metadata"]["name"].endswith("-keeper")]
+        found: Object = keeper["spec"]["updateStrategy"]
+        return found
+
+    assert strategy() == {"type": "OnDelete"}
+    handed_over = strategy(updateStrategy="HandOver")
+    assert handed_over["type"] == "RollingUpdate"
+    assert handed_over["rollingUpdate"] == {"maxSurge": "10%", "maxUnavailable": 0}
+
+
+def test_a_keeper_is_ready_once_it_serves(rendered: Rendering) -> None:
+    socket = f"--socket={host_paths(rendered, 'keeper')['socket']}/keeper.sock"
+    keeper = container(rendered, "keeper")
+    assert keeper["readinessProbe"]["exec"]["command"] == ["modelcache-keeper-ready", socket]
+    assert socket in keeper["args"]

@@ -76,6 +76,22 @@ async def test_promise_a_digest_is_no_key__before_the_bytes_are_cached(
         assert (await node.lease("rival", **wish)).state is LeaseState.WAITING
 
 
+async def test_a_claimed_digest_mounts_nothing_lazily_until_it_was_proved_once(
+    node: Node, source: Source, forgery: Source
+) -> None:
+    """Foreign digest, read while it comes: a lazy volume waits, unless this was proved before."""
+    honest = await claiming(source, source.files())
+    rival = await node.cache.begin(hello("rival"), await claiming(forgery, source.files()))
+    assert (await node.lease("rival", lazy=True)).state is LeaseState.WAITING
+    await rival.fetch.cancel()
+    revision = (await node.serve(hello("team"), honest)).revision
+    await node.cache.evict(revision)
+    joined = await node.cache.begin(hello("team"), honest)  # and so far nothing has come
+    assert (await node.lease("team", lazy=True)).state is LeaseState.INCOMPLETE
+    assert (await node.lease("rival", lazy=True)).state is LeaseState.WAITING
+    await joined.fetch.cancel()
+
+
 async def test_blob_key_poisoning_reaches_nobody_else(
     node: Node, source: Source, forgery: Source
 ) -> None:

@@ -1,6 +1,8 @@
 """Asks the keeper to hold a mount's descriptors, and for them (the protocol is `keeper`'s)."""
 
 import json
+import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +15,8 @@ ANSWER_TIMEOUT_S = 2.0
 #: Between two tries to reach a keeper that is away. Arbitrary.
 RETRY_S = 0.05
 _MAX_DATAGRAM_BYTES = 16 << 10
+# struct ucred: pid, uid, gid
+_CREDENTIALS = struct.Struct("3i")
 
 
 class KeeperAwayError(Exception):
@@ -48,6 +52,13 @@ class KeeperClient:
 
     def fileno(self) -> int:
         return self._connection.fileno()
+
+    @property
+    def pid(self) -> int:
+        """The keeper's process, as numbered here; 0: it runs in another container."""
+        size = _CREDENTIALS.size
+        raw = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        return int(_CREDENTIALS.unpack(raw)[0])
 
     def put(self, name: str, fds: Sequence[int]) -> None:
         """Have descriptors held until they are dropped, in place of any before."""

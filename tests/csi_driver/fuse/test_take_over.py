@@ -3,8 +3,11 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +131,27 @@ def test_a_keeper_hands_over_to_the_next_one(mount: LazyMount) -> None:
         Reader(mount, 4096).finish()
     finally:
         successor.stop()
+
+
+def test_a_keeper_is_ready_when_it_serves_and_not_while_another_containers_does(
+    lazy_root: Path,
+) -> None:
+    path = lazy_root / "keeper.sock"
+    ready = [sys.executable, "-m", "modelcache_csi.fuse.keeper_ready", f"--socket={path}"]
+
+    def failure(*within: str) -> str:
+        done = subprocess.run([*within, *ready], capture_output=True, text=True, check=False)
+        assert bool(done.returncode) == bool(done.stderr)
+        return done.stderr
+
+    assert "no keeper" in failure()
+    keeper = KeeperProcess(path)
+    keeper.start()
+    try:
+        assert failure() == ""
+        assert "another container's" in failure("unshare", "--pid", "--fork")
+    finally:
+        keeper.stop()
 
 
 def test_a_keeper_that_hears_nonsense_hangs_up_and_lives(lazy_root) -> None:
