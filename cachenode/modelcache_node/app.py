@@ -246,9 +246,10 @@ async def _join_kubernetes(
         on_spec=follow,
         now=lambda: dt.datetime.now(dt.UTC),
     )
-    running = asyncio.create_task(membership.run())
-    running.add_done_callback(_die_with)
-    stack.callback(running.cancel)
+    for running in (membership.run(), cache.peer_starts.run()):
+        task = asyncio.create_task(running)
+        task.add_done_callback(_die_with)
+        stack.callback(task.cancel)
 
 
 def _shown(address: Address) -> str:
@@ -257,9 +258,9 @@ def _shown(address: Address) -> str:
 
 
 def _die_with(task: asyncio.Task[None]) -> None:
-    """A bug in the membership must not leave an agent that nobody hears of."""
+    """A bug in what runs beside must not leave an agent that nobody hears of, or half of one."""
     if not task.cancelled() and task.exception():
-        _LOG.critical("membership ended by a bug", exc_info=task.exception())
+        _LOG.critical("the agent ends by a bug", exc_info=task.exception())
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from modelcache_node.caching.cache import Cache
 from modelcache_node.caching.members import Members
@@ -44,17 +45,19 @@ class SwarmNode(Node):
 
 
 @asynccontextmanager
-async def open_swarm(folder: Path, count: int) -> AsyncIterator[list[SwarmNode]]:
-    """Nodes that all know each other."""
+async def open_swarm(folder: Path, count: int, **options: Any) -> AsyncIterator[list[SwarmNode]]:
+    """Nodes that all know each other; `options` are those of `Cache`."""
     async with AsyncExitStack() as stack:
-        nodes = [await _open(folder / f"node-{number}", stack) for number in range(count)]
+        nodes = [
+            await _open(folder / f"node-{number}", stack, **options) for number in range(count)
+        ]
         for node in nodes:
             others = tuple(one.address for one in nodes if one is not node)
             node.members = Members.by_hand(node.address, others)
         yield nodes
 
 
-async def _open(folder: Path, outer: AsyncExitStack) -> SwarmNode:
+async def _open(folder: Path, outer: AsyncExitStack, **options: Any) -> SwarmNode:
     stack = await outer.enter_async_context(AsyncExitStack())
     store = Store.open(folder, allow_any_disk=True)
     stack.callback(store.close)
@@ -64,10 +67,10 @@ async def _open(folder: Path, outer: AsyncExitStack) -> SwarmNode:
         store,
         movers,
         swarms,
-        capacity_bytes=None,
         now=wall_clock,
         clock=time.monotonic,
         version="test",
+        **{"capacity_bytes": None, **options},
     )
     serving = await outer.enter_async_context(AsyncExitStack())
     server = await serving.enter_async_context(

@@ -10,13 +10,12 @@ Guarantees:
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from modelcache_api.cache_node import CacheNodeSpec
-from modelcache_api.errors import InvalidRequestError, ModelCacheError, SourceChangedError
+from modelcache_api.errors import InvalidRequestError
 from modelcache_api.listing import ListedObject
 from modelcache_api.messages import (
     Hello,
@@ -34,19 +33,19 @@ from modelcache_api.reasons import Reason
 from modelcache_node.caching.capacity import Capacity
 from modelcache_node.caching.eviction import Held
 from modelcache_node.caching.fetches import Fetch
+from modelcache_node.caching.fetching import Fetches
 from modelcache_node.caching.file_access import FileAccess
 from modelcache_node.caching.listings import ListingBudget
+from modelcache_node.caching.peer_starts import PeerStarts
 from modelcache_node.caching.proving import Proving
 from modelcache_node.caching.removing import Removals
-from modelcache_node.caching.reporting import Facts, Failure, report_proof, report_revision
+from modelcache_node.caching.reporting import Facts, report_proof, report_revision
 from modelcache_node.caching.resolving import Resolution, resolve
 from modelcache_node.caching.swarms import Swarms
 from modelcache_node.caching.waiting import Waiting, not_yet
 from modelcache_node.store.store import Store
 from modelcache_node.transfer.movers import Movers
 
-#: Failures remembered for reports. Arbitrary.
-MAX_FAILURES = 256
 #: Between looks whether a fetch still has grants: a session's end wakes nobody. Arbitrary.
 _LOOK_S = 1.0
 
@@ -89,27 +88,32 @@ class Cache:
         self._capacity = Capacity(
             store, limit_bytes=capacity_bytes, held=self._held, remove=self._removals.remove
         )
-        self._fetches: dict[str, Fetch] = {}
-        self._failures: OrderedDict[str, Failure] = OrderedDict()
+        self._fetching = Fetches(store, self._new_fetch, self._pulse)
+        self._fetches, self._failures = self._fetching.running, self._fetching.failures
         self.files = FileAccess(store, self._fetches, self._failures)
         self._waiting = Waiting(now)
         self._wishes: dict[str, bool] = {}
         self._lazy: LazyReport | None = None
-        self._cleaning: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self.peer_starts = PeerStarts(
+            store,
+            swarms,
+            self._proving,
+            self._fetching,
+            self._capacity,
+            self._removals,
+            is_awaited=self._is_awaited,
+            clock=clock,
+        )
 
     async def close(self) -> None:
         """Stop every fetch; what they have is kept."""
-        await asyncio.gather(*self._cleaning)
-        for fetch in list(self._fetches.values()):
-            await fetch.cancel()
+        await self._fetching.close()
 
     # -- sessions
 
     async def begin(self, hello: Hello, objects: Sequence[ListedObject]) -> Joined:
         """Resolve a listing, note what it proves, and join or start the fetch of its revision.
-
-        A fetch that nobody's grants feed any more is begun anew where this listing leads.
 
         Raises what `resolve` raises.
         """
@@ -127,27 +131,20 @@ class Cache:
     async def _join(
         self, hello: Hello, resolution: Resolution, objects: Sequence[ListedObject]
     ) -> Joined:
-        revision = await asyncio.to_thread(self._store.revisions.put_manifest, resolution.manifest)
+        await asyncio.to_thread(self._store.revisions.put_manifest, resolution.manifest)
         await self._proving.note(hello, resolution, objects)
-        fetch = self._fetches.get(revision)
-        if fetch and not fetch.grants.has_sessions and fetch.resolution != resolution:
-            await fetch.cancel()
-            fetch = self._fetches.get(revision)
-        if fetch is None:
-            fetch = Fetch(
-                resolution,
-                store=self._store,
-                movers=self._movers,
-                capacity=self._capacity,
-                swarms=self._swarms,
-                now=self._now,
-                clock=self._clock,
-            )
-            self._fetches[revision] = fetch
-            self._failures.pop(revision, None)
-            fetch.start(self._ended)
-        self._pulse()
-        return Joined(fetch, resolution)
+        return Joined(await self._fetching.join(resolution), resolution)
+
+    def _new_fetch(self, resolution: Resolution) -> Fetch:
+        return Fetch(
+            resolution,
+            store=self._store,
+            movers=self._movers,
+            capacity=self._capacity,
+            swarms=self._swarms,
+            now=self._now,
+            clock=self._clock,
+        )
 
     async def renew(self, hello: Hello, objects: Sequence[ListedObject]) -> str:
         """As `Proving.renew`."""
@@ -160,18 +157,6 @@ class Cache:
         if joined.resolution.by_claim:
             await self._proving.confirm(hello, joined.resolution, objects)
             self._pulse()
-
-    def _ended(self, fetch: Fetch, error: ModelCacheError | None) -> None:
-        del self._fetches[fetch.revision]
-        if error is not None:
-            self._failures[fetch.revision] = Failure(error.reason, str(error))
-            while len(self._failures) > MAX_FAILURES:
-                self._failures.popitem(last=False)
-        if isinstance(error, SourceChangedError):
-            task = asyncio.create_task(asyncio.to_thread(self._store.abandon, fetch.revision))
-            self._cleaning.add(task)
-            task.add_done_callback(self._cleaning.discard)
-        self._pulse()
 
     # -- leases
 
@@ -255,6 +240,7 @@ class Cache:
     async def follow(self, spec: CacheNodeSpec) -> None:
         """Take the operator's wish: what to keep and to pin, and what other nodes have proved."""
         self._wishes = {model.revision: model.pinned for model in spec.models}
+        self.peer_starts.wish(self._wishes)
         await self._proving.take_renewals(
             [(one.namespace, one.revision, one.at.timestamp()) for one in spec.renewals]
         )
@@ -363,7 +349,7 @@ class Cache:
                 last_used_at=index.last_used.get(revision),
                 moved=index.moved.get(revision, (0, 0)),
                 tally=fetch.tally if fetch else None,
-                has_sessions=bool(fetch and fetch.grants.has_sessions),
+                is_fed=bool(fetch and fetch.is_fed),
                 failure=self._failures.get(revision),
             )
         )
@@ -384,6 +370,10 @@ class Cache:
     def _is_held(self, revision: str) -> bool:
         is_leased = revision in self._store.index.leases.values()
         return is_leased or self._is_pinned(revision) or revision in self._fetches
+
+    def _is_awaited(self, revision: str) -> bool:
+        proofs = map(self._proving.proof_of, self._waiting.wishes)
+        return any(proof is not None and proof.revision == revision for proof in proofs)
 
     def _is_pinned(self, revision: str) -> bool:
         return revision in self._store.index.pins or self._wishes.get(revision, False)

@@ -70,6 +70,11 @@ class Capacity:
             max(0, size - self._store.blobs.allocated_bytes(key)) for key, size in wanted.items()
         )
 
+    def has_room_for(self, manifest: Manifest) -> bool:
+        """Whether a revision fits without evicting any other."""
+        taken_bytes = self.used_bytes + self.reserved_bytes
+        return taken_bytes + self._missing_bytes(manifest) <= self.capacity_bytes
+
     def allow_evictions(self) -> None:
         """Every mount of this node is known now."""
         self.evictions_allowed = True
@@ -84,18 +89,20 @@ class Capacity:
         """
         async with self._making_room:
             wanted = {key: file.size_bytes for key, file in manifest.blobs.items()}
-            reserved = {key for blobs in self._reserved.values() for key in blobs}
-            missing = sum(
-                max(0, size - self._store.blobs.allocated_bytes(key))
-                for key, size in wanted.items()
-                if key not in reserved  # by another revision that has the file too
-            )
-            await self._make_room(missing, manifest)
+            await self._make_room(self._missing_bytes(manifest), manifest)
             self._reserved[revision] = wanted
         try:
             yield
         finally:
             del self._reserved[revision]
+
+    def _missing_bytes(self, manifest: Manifest) -> int:
+        reserved = {key for blobs in self._reserved.values() for key in blobs}
+        return sum(
+            max(0, file.size_bytes - self._store.blobs.allocated_bytes(key))
+            for key, file in manifest.blobs.items()
+            if key not in reserved  # by another revision that has the file too
+        )
 
     async def relieve(self) -> None:
         """The disk is full although space was reserved: others fill it. Make some room."""

@@ -14,7 +14,6 @@ from contextlib import suppress
 from modelcache_api.errors import DiskFailedError, DiskFullError, ModelCacheError
 from modelcache_api.listing import ListedObject, ObjectGrant
 from modelcache_api.messages import Done, Progress
-from modelcache_api.reasons import Reason
 from modelcache_node.caching.capacity import Capacity
 from modelcache_node.caching.downloads import Download
 from modelcache_node.caching.grants import GrantPool
@@ -70,8 +69,9 @@ class Fetch:
         return moved / elapsed_s if elapsed_s > 0 else 0.0
 
     @property
-    def reason(self) -> Reason:
-        return Reason.FETCHING if self.grants.has_sessions else Reason.WAITING_FOR_GRANT
+    def is_fed(self) -> bool:
+        """Somebody grants it the origin's bytes, or a peer offers some that it wants."""
+        return self.grants.has_sessions or self._download.has_offers
 
     def start(self, on_end: Callable[["Fetch", ModelCacheError | None], None]) -> None:
         """Begin; `on_end` hears of the end once, with the error if there was one."""

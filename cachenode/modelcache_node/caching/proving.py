@@ -3,12 +3,13 @@
 Guarantees:
 - a namespace may use a revision only by a proof that is not provisional and holds still;
 - a proof is provisional while a digest of it is only claimed (see `possession`);
-- a proof that stands is made younger by a new full proof or a renewal, never by a claim.
+- a proof that stands is made younger by a new full proof or a renewal, never by a claim;
+- one that another agent passes on is as old here as there.
 """
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from modelcache_api.errors import NotProvedError
 from modelcache_api.layouts import HubLayout
@@ -19,6 +20,7 @@ from modelcache_api.messages import (
     LeaseAnswer,
     LeaseRequest,
 )
+from modelcache_api.peer_proofs import PassedProof
 from modelcache_node.caching.access import Freshness, check_renewable, proof_for
 from modelcache_node.caching.possession import check_possession
 from modelcache_node.caching.resolving import Resolution, resolve
@@ -105,6 +107,38 @@ class Proving:
         if bounded:
             await asyncio.to_thread(self._store.index.renew_proofs, bounded)
 
+    def is_proved(self, revision: str) -> bool:
+        """Whether any namespace may use a revision by a proof of this node that holds."""
+        return any(
+            proof.revision == revision and not proof.is_provisional and self.refusal(proof) is None
+            for proof in self._store.index.proofs
+        )
+
+    async def take_passed(self, revision: str, passed: Iterable[PassedProof]) -> None:
+        """Take another agent's proofs of a revision, where there is none as young here.
+
+        None counts from the future, and none that does not hold any more is taken.
+        """
+        now = self._now()
+        known = {
+            _whose(proof): proof.checked_at
+            for proof in self._store.index.proofs
+            if proof.revision == revision and not proof.is_provisional
+        }
+        for one in passed:
+            proof = Proof(
+                one.namespace,
+                one.model_cache,
+                one.model_cache_uid,
+                one.request,
+                revision,
+                min(one.at, now),
+                one.root,
+                renewed_at=min(one.renewed_at, now),
+            )
+            if self.refusal(proof) is None and known.get(_whose(proof), -1.0) < proof.checked_at:
+                await asyncio.to_thread(self._store.index.put_proof, proof)
+
     def proof_of(self, wish: LeaseRequest) -> Proof | None:
         """The proof that speaks of a volume's wish, whether or not it lets it be used."""
         return proof_for(wish, self._store.index.proofs)
@@ -126,6 +160,10 @@ class Proving:
             is_provisional=int(is_provisional),
         )
         await asyncio.to_thread(self._store.index.put_proof, proof)
+
+
+def _whose(proof: Proof) -> tuple[str, str, str, str]:
+    return proof.namespace, proof.model_cache, proof.model_cache_uid, proof.request
 
 
 def _same_layout(of_it: Manifest | None, now: HubLayout | None) -> HubLayout | None:

@@ -25,7 +25,7 @@ class Facts:
 
     Attributes:
         tally: Of the running fetch; None where none runs.
-        has_sessions: Whether somebody's grants feed that fetch.
+        is_fed: Whether somebody's grants, or peers, feed that fetch.
         failure: Of the last fetch, where it failed and none runs since.
         bytes_on_disk: Of distinct blobs, present and checked; asked for only without a fetch.
         moved: Bytes from origins and from peers, by fetches that ended.
@@ -39,7 +39,7 @@ class Facts:
     last_used_at: float | None
     moved: tuple[int, int] = (0, 0)
     tally: Tally | None = None
-    has_sessions: bool = False
+    is_fed: bool = False
     failure: Failure | None = None
 
 
@@ -68,7 +68,7 @@ def report_revision(facts: Facts) -> RevisionReport:
 def _state(facts: Facts) -> tuple[RevisionState, Reason, str]:
     if facts.is_complete:
         return RevisionState.READY, Reason.READY, "complete"
-    if facts.tally and facts.has_sessions:
+    if facts.tally and facts.is_fed:
         return RevisionState.FETCHING, Reason.FETCHING, facts.tally.note or "fetching"
     if facts.failure:
         return RevisionState.FAILED, facts.failure.reason, facts.failure.message

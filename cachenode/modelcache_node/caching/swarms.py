@@ -15,6 +15,7 @@ from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_api.claims import pack_answer, unpack_claim
 from modelcache_api.errors import InvalidRequestError
 from modelcache_api.manifest import Manifest
+from modelcache_api.peer_proofs import PassedProof, pack_proofs
 from modelcache_node.caching.members import Members, MembersOf
 from modelcache_node.caching.ordering import is_early
 from modelcache_node.caching.swarm_links import NO_SLOTS, PeerCalls, SwarmLink
@@ -48,8 +49,9 @@ class Swarms:
         self._clock = clock
         self._uniform = uniform
         self._random_bits = random_bits
+        #: Asks others; None: there are none.
+        self.calls: PeerCalls | None = None
         self._me = _ALONE
-        self._calls: PeerCalls | None = None
         self._members_of: MembersOf = lambda _: Members()
         self._uploads_queued: Callable[[], int] = lambda: 0
         self._links: dict[str, SwarmLink] = {}
@@ -64,9 +66,15 @@ class Swarms:
     ) -> None:
         """Join others, by the name `me`."""
         self._me = me
-        self._calls = calls
+        self.calls = calls
         self._members_of = members_of
         self._uploads_queued = uploads_queued
+
+    def sharers(self, revision: str) -> list[str]:
+        """Addresses of others that share a revision, in any order."""
+        members = self._members_of(revision) if self.calls else None
+        addresses = [one.address for one in members.neighbours] if members else []
+        return sorted(addresses, key=lambda _: self._uniform())
 
     def join(self, manifest: Manifest, slots: ChunkSlots, *, origin_requests: int) -> SwarmLink:
         """Begin this node's part in a revision's swarm; `leave` in any case."""
@@ -85,7 +93,7 @@ class Swarms:
             revision,
             policy,
             me=self._me,
-            calls=self._calls,
+            calls=self.calls,
             members=lambda: self._members_of(revision),
             clock=self._clock,
         )
@@ -107,6 +115,23 @@ class Swarms:
         if revision not in self._store.revisions.revisions():
             return None
         return self._store.revisions.manifest(revision).canonical()
+
+    def proofs(self, revision: str) -> bytes | None:
+        """Those of this node that let a namespace use the revision; the newest first."""
+        found = [
+            PassedProof(
+                namespace=proof.namespace,
+                model_cache=proof.model_cache,
+                model_cache_uid=proof.model_cache_uid,
+                request=proof.request,
+                at=proof.at,
+                renewed_at=proof.renewed_at,
+                root=proof.root,
+            )
+            for proof in reversed(self._store.index.proofs)
+            if proof.revision == revision and not proof.is_provisional
+        ]
+        return pack_proofs(found) if found else None
 
     async def have(
         self, revision: str, asker: str, *, instance: int, since: int, wait_s: float

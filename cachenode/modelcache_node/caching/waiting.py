@@ -47,6 +47,10 @@ class Waiting:
         """A volume waits no longer; whether it did."""
         return self._by_volume.pop(volume_id, None) is not None
 
+    @property
+    def wishes(self) -> list[LeaseRequest]:
+        return [one.wish for one in self._by_volume.values()]
+
     def report(self) -> list[WantedReport]:
         """One entry per ModelCache and pod; volumes that have not asked for long are dropped."""
         horizon = self._now() - WANTED_S

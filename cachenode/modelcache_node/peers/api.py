@@ -3,6 +3,7 @@
 ::
 
     GET  /peer/v1/revisions/<64 hex>/manifest
+    GET  /peer/v1/revisions/<64 hex>/proofs
     GET  /peer/v1/revisions/<64 hex>/have?instance=<n>&since=<n>&wait_ms=<n>
     POST /peer/v1/revisions/<64 hex>/claims
     GET  /peer/v1/holders/<blob>/<number>      asked by this node's own workers, for a 503
@@ -18,7 +19,9 @@ from modelcache_node.peers.server import PeerCall, PeerReply
 #: Longest that a have-map is waited for; below the server's own patience.
 MAX_WAIT_S = 30.0
 
-_REVISION = re.compile(r"/peer/v1/revisions/([0-9a-f]{64})/(manifest|claims|have)(?:\?(.*))?")
+_REVISION = re.compile(
+    r"/peer/v1/revisions/([0-9a-f]{64})/(manifest|proofs|claims|have)(?:\?(.*))?"
+)
 _HAVE = re.compile(r"instance=([0-9]{1,20})&since=([0-9]{1,20})&wait_ms=([0-9]{1,9})")
 _HOLDERS = re.compile(r"/peer/v1/holders/([0-9a-f]{64}(?:\.[0-9a-f]{16})?)/([0-9]{1,9})")
 _NOT_FOUND = PeerReply(404, b"no such revision here", "text/plain")
@@ -29,6 +32,10 @@ class SwarmHost(Protocol):
 
     def manifest(self, revision: str) -> bytes | None:
         """The canonical manifest."""
+        ...
+
+    def proofs(self, revision: str) -> bytes | None:
+        """Who was proved to read it, packed."""
         ...
 
     async def have(
@@ -78,6 +85,8 @@ class PeerApi:
             return self._host.claim(revision, call.asker or "", call.body)
         if call.method == "GET" and kind == "manifest":
             return self._host.manifest(revision)
+        if call.method == "GET" and kind == "proofs":
+            return self._host.proofs(revision)
         if call.method == "GET" and kind == "have" and wish:
             return await self._host.have(
                 revision,

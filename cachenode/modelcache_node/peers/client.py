@@ -1,4 +1,4 @@
-"""Small things asked of other agents: maps and manifests. Signed, checked, bounded; asked once."""
+"""Small things asked of other agents: maps, manifests, proofs. Signed, checked, bounded."""
 
 import asyncio
 import secrets
@@ -21,6 +21,7 @@ from modelcache_api.peer_auth import (
     sign_request,
     verify_answer,
 )
+from modelcache_api.peer_proofs import MAX_PROOFS_BYTES
 from modelcache_api.units import KIB, MIB
 from modelcache_node.peers.requests import PEER_PREFIX
 from modelcache_node.transfer.peer_ranges import (
@@ -105,6 +106,13 @@ class PeerClient:
         if sha256_text(body) != revision:
             raise PeerMisbehavedError(peer, "sent the manifest of another revision")
         return body
+
+    async def proofs(self, peer: str, revision: str) -> bytes:
+        """Who was proved to read a revision, by a peer's own record; packed."""
+        target = f"{PEER_PREFIX}revisions/{revision_hex(revision)}/proofs"
+        return await self._ask(
+            peer, Asked("GET", target), max_bytes=MAX_PROOFS_BYTES, timeout_s=ANSWER_TIMEOUT_S
+        )
 
     async def have(
         self, peer: str, revision: str, *, instance: int, since: int, wait_s: float
