@@ -9,37 +9,35 @@ import json
 import os
 import subprocess
 import threading
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import aiohttp
 import pytest
 
 from modelcache_api.messages import NodeReport
 from modelcache_node.membership.reporting import status_of
-from support import faults
+from support.agent_in_cluster import agent_in_cluster
 from support.agent_process import PATIENCE_S, Agent, agent_home, command, until
 from support.fault_origin import FaultOrigin
+from support.fault_proxy import Meanwhile
+from support.faults import Status, error_xml
+from support.origins.planted import GIVEN, PATHS, Planted, Stand
 
 #: Four processes start one after the other, on whatever machine this is.
 pytestmark = pytest.mark.timeout(240)
 
-MIB = 1 << 20
-KEY_ID = "AKIACANARY0000000001"
 SECRET = "canary-secret-c6a1f0e2b7"
-SESSION = "canary-session-token-91d3"
 BEARER = "canary-bearer-77ab"
-#: What must not be found: the secrets, and what only a signed URL has.
-CANARIES = tuple(
-    text.encode() for text in (KEY_ID, SECRET, SESSION, BEARER, "X-Amz-Signature", "X-Amz-Security")
-)
+CANARIES = (SECRET, BEARER, "X-Amz-Signature")
 
 
 @pytest.fixture
 def origin():
     with FaultOrigin() as found:
         found.put("models/m/config.json", b"{}")
-        found.put("models/m/weights.bin", os.urandom(40 * MIB))
         yield found
 
 
@@ -52,28 +50,22 @@ def agent():
         found.stop()
 
 
-def in_files(folder: Path) -> dict[str, str]:
-    credentials = {
-        "AWS_ACCESS_KEY_ID": KEY_ID,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_SESSION_TOKEN": SESSION,
-    }
-    folder.mkdir()
-    for name, value in credentials.items():
-        (folder / name).write_text(value + "\n")
-    return credentials
+@pytest.fixture
+def stand(stores, tmp_path):
+    with ExitStack() as stack:
+        yield Stand(stack, stores, tmp_path)
 
 
-def start(agent: Agent, origin: FaultOrigin, tmp_path: Path, *flags, **environment):
+def start(tmp_path: Path, planted: Planted, *flags):
     """A prefetch of its own process, which says why it failed as a Job does."""
     with (tmp_path / "stdout").open("ab") as stdout, (tmp_path / "stderr").open("ab") as stderr:
         return subprocess.Popen(
             command(
-                *("prefetch", "s3://models/m", "--endpoint", origin.url, "--region", "us-east-1"),
-                *("--socket", agent.socket, "--model-cache", "model", "--json", "--give-up", "30"),
-                *("--termination-log", tmp_path / "termination", *flags),
+                *("prefetch", *planted.arguments, *flags),
+                *("--model-cache", "model", "--json", "--give-up", "5"),
+                *("--termination-log", tmp_path / "termination"),
             ),
-            env={**os.environ, **environment},
+            env={**os.environ, **planted.environment},
             stdout=stdout,
             stderr=stderr,
         )
@@ -90,7 +82,7 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def leaks_of_processes(agent: Agent) -> list[str]:
+def leaks_of_processes(agent: Agent, canaries) -> list[str]:
     """Canaries in any process's command line, or in the environment of one that lives long."""
     assert agent._process
     long_lived = descendants(agent._process.pid)
@@ -103,11 +95,11 @@ def leaks_of_processes(agent: Agent) -> list[str]:
             raw = path.read_bytes()
         except OSError:  # it ended meanwhile
             continue
-        found += [f"{path}: {canary!r}" for canary in CANARIES if canary in raw]
+        found += [f"{path}: {canary!r}" for canary in canaries if canary.encode() in raw]
     return found
 
 
-def leaks_of_files(agent: Agent, tmp_path: Path) -> list[str]:
+def leaks_of_files(agent: Agent, tmp_path: Path, canaries) -> list[str]:
     """Canaries in the store, the logs, the outputs, and in what is told of the node."""
     _, report = agent.ask("GET", "/v1/status")
     node = NodeReport.model_validate(report)
@@ -117,51 +109,96 @@ def leaks_of_files(agent: Agent, tmp_path: Path) -> list[str]:
     files += [agent.log, *(tmp_path / name for name in ("stdout", "stderr", "termination"))]
     assert len(files) > 6
     raws = told | {str(path): path.read_bytes() for path in files if path.exists()}
-    return [f"{name}: {c!r}" for name, raw in raws.items() for c in CANARIES if c in raw]
+    return [f"{name}: {c!r}" for name, raw in raws.items() for c in canaries if c.encode() in raw]
 
 
-@pytest.mark.parametrize("path", ["files", "environment"])
-def test_credentials_are_found_nowhere(agent, origin, tmp_path, path):
-    """Token leak: S3 keys by Secret files or environment, through faults and a renewal."""
-    credentials = in_files(tmp_path / "credentials")
-    given = {"flags": ("--credentials-dir", tmp_path / "credentials")}
-    environment = {}
-    if path == "environment":
-        given, environment = {"flags": ()}, credentials
-    released = threading.Event()
-    origin.script(
-        *(faults.slow_down(), faults.expired(), faults.Reset(), faults.expired("AccessDenied")),
-        faults.Held(released),
+@pytest.mark.parametrize("path", PATHS)
+def test_credentials_are_found_nowhere(agent, stand, tmp_path, path):
+    """Token leak: by every way of giving credentials, through faults and a renewal."""
+    planted = PATHS[path](stand)
+    reached, released = threading.Event(), threading.Event()
+    planted.store.script(
+        *(Status(503, b"slow down", (("Retry-After", "0"),)), planted.expired, planted.expired),
+        Meanwhile(lambda: (reached.set(), released.wait(PATIENCE_S))),
     )
-    prefetch = start(agent, origin, tmp_path, *given["flags"], **environment)
+    prefetch = start(tmp_path, planted, "--socket", agent.socket)
     try:
-        origin.wait_for(
-            lambda: any(SESSION in str(asked.query) for asked in origin.asked), PATIENCE_S
-        )
-        assert leaks_of_processes(agent) == []
+        until(lambda: reached.is_set() or prefetch.poll() is not None, "a fetch in its middle")
+        assert leaks_of_processes(agent, planted.canaries) == []
         released.set()
         assert prefetch.wait(PATIENCE_S) == 0, (tmp_path / "stderr").read_text()
     finally:
         released.set()
         prefetch.kill()
         prefetch.wait()
-    assert leaks_of_processes(agent) == []
-    assert leaks_of_files(agent, tmp_path) == []
+    assert any(planted.crosses in f"{target} {headers}" for target, headers in planted.store.asked)
+    assert planted.service is None or planted.service.asked
+    assert leaks_of_processes(agent, planted.canaries) == []
+    assert leaks_of_files(agent, tmp_path, planted.canaries) == []
 
 
-def test_credentials_are_not_in_what_a_failure_says(agent, origin, tmp_path):
-    """Token leak: refused for good, by an answer that repeats the request's secrets."""
-    in_files(tmp_path / "credentials")
-    echo = faults.error_xml("AccessDenied", f"{KEY_ID} {SECRET} X-Amz-Signature=1 denied")
-    origin.always(faults.Status(403, body=echo))
-    prefetch = start(agent, origin, tmp_path, "--credentials-dir", tmp_path / "credentials")
+@pytest.mark.parametrize("path", PATHS)
+def test_credentials_are_not_in_what_a_failure_says(agent, stand, tmp_path, path):
+    """Token leak: refused for good, by answers that repeat the requests' secrets."""
+    planted = PATHS[path](stand)
+    planted.store.refusal = echo_json if planted.speaks_json else echo_xml
     try:
-        assert prefetch.wait(PATIENCE_S) == 42
+        refused(agent, tmp_path, planted)
+    finally:
+        planted.store.refusal = None
+    assert leaks_of_files(agent, tmp_path, planted.canaries) == []
+
+
+@pytest.mark.parametrize("path", GIVEN)
+def test_credentials_are_not_in_what_an_identity_service_says(agent, stand, tmp_path, path):
+    """Token leak: a service that gives no token, and repeats what it was asked."""
+    planted = GIVEN[path](stand)
+    assert planted.service
+    planted.service.refuses = True
+    refused(agent, tmp_path, planted)
+    assert planted.service.asked
+    assert leaks_of_files(agent, tmp_path, planted.canaries) == []
+
+
+def refused(agent, tmp_path, planted):
+    prefetch = start(tmp_path, planted, "--socket", agent.socket)
+    try:
+        assert prefetch.wait(PATIENCE_S) in (42, 75)
     finally:
         prefetch.kill()
         prefetch.wait()
-    assert b"AccessDenied" in (tmp_path / "termination").read_bytes()
-    assert leaks_of_files(agent, tmp_path) == []
+    assert b"reason" in (tmp_path / "termination").read_bytes()
+
+
+def echo_xml(words):
+    return Status(403, error_xml("AccessDenied", escape(words)))
+
+
+def echo_json(words):
+    error = {"message": words, "errors": [{"reason": "forbidden", "message": words}]}
+    said = " ".join(words.split())
+    headers = (("X-Error-Code", "Forbidden"), ("X-Error-Message", said))
+    return Status(403, json.dumps({"error": error}).encode(), headers)
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_the_job_s_own_token_is_found_nowhere(stand, tmp_path, is_taken):
+    """Token leak: the projected one, by which a Job is let in to its agent or is not."""
+    token = "canary-projected-token-e3f7"
+    (tmp_path / "token").write_text(token)
+    planted = PATHS["s3_secret"](stand)
+    with agent_in_cluster(token if is_taken else "another", namespace="team") as (agent, api):
+        prefetch = start(tmp_path, planted, *agent.job_flags, "--token-file", tmp_path / "token")
+        try:
+            assert prefetch.wait(PATIENCE_S) == (0 if is_taken else 42)
+        finally:
+            prefetch.kill()
+            prefetch.wait()
+        until(lambda: not is_taken or "proofs" in "".join(api.written), "the agent's status")
+        canaries = (token, *planted.canaries)
+        assert leaks_of_processes(agent, canaries) == []
+        assert leaks_of_files(agent, tmp_path, canaries) == []
+        assert not [one for one in canaries if one in "".join(api.written)]
 
 
 def test_a_header_that_authorises_is_found_nowhere(agent, origin, tmp_path):
@@ -170,8 +207,8 @@ def test_a_header_that_authorises_is_found_nowhere(agent, origin, tmp_path):
     until(lambda: b"session failed" in agent.log.read_bytes(), "the session's end in the log")
     for name in ("stdout", "stderr", "termination"):
         (tmp_path / name).touch()
-    assert leaks_of_processes(agent) == []
-    assert leaks_of_files(agent, tmp_path) == []
+    assert leaks_of_processes(agent, CANARIES) == []
+    assert leaks_of_files(agent, tmp_path, CANARIES) == []
 
 
 async def _session(agent, origin):
@@ -190,4 +227,4 @@ async def _session(agent, origin):
                 async with asyncio.timeout(60):
                     answer = await session.receive_json()
             assert answer["type"] == "Failed"
-            assert not any(canary.decode() in json.dumps(answer) for canary in CANARIES)
+            assert not any(canary in json.dumps(answer) for canary in CANARIES)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,17 @@ def until(condition: Callable[[], bool], what: str) -> None:
 class Agent:
     """One agent over one directory; may be killed and started again.
 
+    Attributes:
+        program: What runs it.
+        environment: Of its process, beside the test's own.
+
     Mutable state: `_process`, None while it does not run.
     """
 
+    program: Sequence[str] = (sys.executable, "-m", "modelcache_node.cli")
+
     def __init__(self, home: Path, *flags: str) -> None:
+        self.environment: dict[str, str] = {}
         self.data_dir = home / "data"
         self.socket = home / "api.sock"
         self.log = home / "log"
@@ -64,11 +71,13 @@ class Agent:
     def start(self, *flags: str) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command(
-                    *("agent", "--data-dir", self.data_dir, "--socket", self.socket),
+                [
+                    *(*self.program, "agent"),
+                    *("--data-dir", str(self.data_dir), "--socket", str(self.socket)),
                     *("--listen", "127.0.0.1:0", "--movers", "1", "--allow-any-disk"),
                     *(*self.flags, *flags),
-                ),
+                ],
+                env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,
             )

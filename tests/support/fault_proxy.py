@@ -9,6 +9,7 @@ pass, but for objects' bytes where a fault is scripted. With `Tls` it is the sto
 """
 
 import http.client
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -44,13 +45,23 @@ class FaultProxy:
     Attributes:
         asked: Requests for objects: path and query, headers in lower case.
         body_bytes: Bytes of objects sent.
+        refusal: What to refuse, by a request's words, and how; the rest is forwarded.
     """
 
-    def __init__(self, port: int, is_object: IsObject, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        is_object: IsObject,
+        tls: Tls | None = None,
+        *,
+        store_speaks_tls: bool = False,
+    ) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.body_bytes = 0
+        self.refusal: Callable[[str], Status | None] | None = None
         self.is_object = is_object
         self.target_port = port
+        self.store_speaks_tls = store_speaks_tls
         self._script: deque[Fault] = deque()
         self._always: Fault | None = None
         self._lock = threading.Lock()
@@ -81,6 +92,7 @@ class FaultProxy:
         with self._lock:
             self._script.clear()
             self._always = None
+            self.refusal = None
             self.asked.clear()
             self.body_bytes = 0
 
@@ -118,6 +130,8 @@ class _Handler(QuietHandler):
         if is_object:
             headers = {name.lower(): value for name, value in self.headers.items()}
             fault = self.proxy.note(self.path, headers)
+        if self.proxy.refusal:
+            fault = self.proxy.refusal(f"{self.path} {self.headers}") or fault
         if isinstance(fault, Meanwhile):
             fault.action()
         if isinstance(fault, Moved):
@@ -130,7 +144,7 @@ class _Handler(QuietHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - the library's names
 
     def _forward(self, body: bytes, is_object: bool, is_corrupted: bool) -> None:
-        upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.target_port, timeout=30)
+        upstream = self._connection()
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
@@ -151,6 +165,13 @@ class _Handler(QuietHandler):
                     self.proxy.note_sent(len(piece))
         finally:
             upstream.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        port = self.proxy.target_port
+        if self.proxy.store_speaks_tls:
+            context = ssl._create_unverified_context()
+            return http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def _send(self, status: int, headers: list[tuple[str, str]], body: bytes | None) -> None:
         self.send_response_only(status)

@@ -11,23 +11,21 @@ from modelcache_api.errors import (
     SourceUnavailableError,
 )
 from modelcache_api.retry_after import retry_after_s
-
-_SAID_CHARS = 200
+from modelcache_api.store_codes import shown
 
 
 def meaning(
-    status: int, uri: str, *, said: str = "", retry_after: str | None = None
+    status: int, uri: str, *, code: str | None = None, retry_after: str | None = None
 ) -> ModelCacheError:
     """The error that a refusal stands for.
 
     Args:
         status: HTTP status, 400 or above.
         uri: The source, as its user names it.
-        said: The store's own words, shortened here.
+        code: The store's own, shown if it looks like one.
         retry_after: The header of that name, as it came.
     """
-    printable = "".join(char if char.isprintable() else " " for char in said)[:_SAID_CHARS]
-    told = f"HTTP {status}: {printable}" if printable else f"HTTP {status}"
+    told = f"HTTP {status} {shown(code)}".strip()
     if status in (404, 410):
         return SourceNotFoundError(f"{uri} does not exist ({told})")
     if status in (401, 403):

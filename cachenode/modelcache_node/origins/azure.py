@@ -10,6 +10,7 @@ Secret keys: ``AZURE_STORAGE_ACCOUNT_NAME`` (for az:// without an endpoint) and 
 """
 
 import datetime as dt
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from modelcache_api.errors import (
 )
 from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
+from modelcache_api.store_codes import shown
 from modelcache_node.origins.answers import meaning
 from modelcache_node.origins.azure_identity import Identity, open_identity
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
@@ -45,6 +47,7 @@ _API_VERSION = "2023-11-03"
 #: away; who lists tries again by itself.
 _FIRST_PAUSE_S = 1
 _RETRIES = 2
+_ENTRA_CODE = re.compile(r"AADSTS[0-9]{1,12}")
 _BEARER_SCOPE = "https://storage.azure.com/.default"
 
 
@@ -201,12 +204,12 @@ async def open_azure(options: SourceOptions) -> AsyncIterator[AzureOrigin]:
 
 @asynccontextmanager
 async def _translated(options: SourceOptions) -> AsyncIterator[None]:
-    """The one place where the SDK's errors become ours. Their texts hold no secret."""
+    """The one place where the SDK's errors become ours."""
     try:
         yield
     except ClientAuthenticationError as e:
         raise AccessDeniedError(
-            f"{options.uri} may not be read with these credentials ({_said(e)})"
+            f"{options.uri} may not be read with these credentials ({_code(e) or 'HTTP 401'})"
         ) from e
     except HttpResponseError as e:
         raise _meaning(e, options) from e
@@ -222,12 +225,21 @@ def _meaning(error: HttpResponseError, options: SourceOptions) -> ModelCacheErro
     if not error.status_code:
         return SourceUnavailableError(f"{options.uri}: {_said(error)}")
     return meaning(
-        error.status_code, options.uri, said=_said(error), retry_after=headers.get("Retry-After")
+        error.status_code, options.uri, code=_code(error), retry_after=headers.get("Retry-After")
     )
 
 
-def _said(error: Exception) -> str:
-    """The first line: the rest repeats the request."""
+def _code(error: HttpResponseError) -> str:
+    """The code of Blob Storage, or Entra's, which stands in its text."""
+    code = getattr(error, "error_code", None)
+    if code:
+        return shown(str(getattr(code, "value", code)))
+    found = _ENTRA_CODE.search(str(error))
+    return found[0] if found else ""
+
+
+def _said(error: AzureError | ValueError) -> str:
+    """The first line of what the SDK itself says, not the store: the rest repeats the request."""
     return str(error).strip().partition("\n")[0]
 
 

@@ -32,6 +32,7 @@ from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
 from modelcache_api.pins import GENERATION
 from modelcache_api.schemes import SECRET_KEYS
+from modelcache_api.store_codes import shown
 from modelcache_node.origins.answers import meaning
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
 from modelcache_node.origins.credential_files import read_keys, require_keys
@@ -123,7 +124,7 @@ class GcsOrigin:
                     raise meaning(
                         answer.status,
                         self._options.uri,
-                        said=_said(await answer.text(errors="replace")),
+                        code=_code(await answer.text(errors="replace")),
                         retry_after=answer.headers.get("Retry-After"),
                     )
                 page: dict[str, Any] = await answer.json(content_type=None)
@@ -160,9 +161,12 @@ class GcsOrigin:
         try:
             await asyncio.to_thread(_refresh, self._credentials)
         except TransportError as e:
-            raise SourceUnavailableError(f"Google's token service does not answer: {e}") from e
+            said = str(e).partition("\n")[0]  # what follows repeats the answer
+            raise SourceUnavailableError(f"Google's token service does not answer: {said}") from e
         except GoogleAuthError as e:
-            raise AccessDeniedError(f"Google's token service refuses the credentials: {e}") from e
+            raise AccessDeniedError(
+                f"Google's token service refuses the credentials ({_oauth_code(e)})"
+            ) from e
         return {"Authorization": f"Bearer {self._credentials.token}"}
 
     def _project(self) -> str:
@@ -183,12 +187,18 @@ def _refresh(credentials: Credentials) -> None:
         credentials.refresh(Request())  # type: ignore[no-untyped-call]
 
 
-def _said(body: str) -> str:
-    """The message out of an error of Google's."""
+def _code(body: str) -> str | None:
+    """The code out of an error of Google's."""
     try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return body
+        return str(json.loads(body)["error"]["errors"][0]["reason"])
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _oauth_code(error: GoogleAuthError) -> str:
+    """The code out of a token service's refusal: what stands before its description."""
+    first, _, _ = str(error.args[0] if error.args else "").partition(":")
+    return shown(first.removeprefix("Error code ").strip()) or "no reason that can be shown"
 
 
 @asynccontextmanager

@@ -24,7 +24,6 @@ from modelcache_node.origins.file_list import MAX_LIST_BYTES, is_list, parse
 
 _TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=60)
 _PIECE_BYTES = 1 << 16
-_SAID_BYTES = 200
 
 
 class HttpsOrigin:
@@ -77,13 +76,8 @@ class HttpsOrigin:
         try:
             async with self._client.get(url, headers=asked) as answer:
                 if answer.status >= 400 and not _is_empty_object(answer):
-                    said = (await answer.content.read(_SAID_BYTES)).decode("utf-8", "replace")
-                    raise meaning(
-                        answer.status,
-                        url.partition("?")[0],
-                        said=said,
-                        retry_after=answer.headers.get("Retry-After"),
-                    )
+                    retry_after = answer.headers.get("Retry-After")
+                    raise meaning(answer.status, url.partition("?")[0], retry_after=retry_after)
                 yield answer
         except aiohttp.InvalidURL as e:
             raise InvalidSourceError(f"{url} is not a usable URL") from e

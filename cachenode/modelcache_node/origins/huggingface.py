@@ -173,7 +173,7 @@ def _refusal(error: HfHubHTTPError, uri: str) -> ModelCacheError:
     return meaning(
         answer.status_code,
         uri,
-        said=error.server_message or "",
+        code=answer.headers.get("X-Error-Code"),
         retry_after=answer.headers.get("Retry-After"),
     )
 

@@ -1,5 +1,6 @@
 """Which origin stands behind a URI's scheme. Libraries are imported only where they are needed."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
@@ -7,6 +8,10 @@ from urllib.parse import urlsplit
 from modelcache_api.errors import InvalidSourceError
 from modelcache_api.schemes import SCHEMES
 from modelcache_node.origins.base import Origin, SourceOptions
+
+#: Libraries that log what a service answered, which may repeat a secret of the request. What can be
+#: said of it is in the errors that their callers raise.
+_TALKATIVE = ("azure", "botocore", "aiobotocore", "google", "httpx", "huggingface_hub", "urllib3")
 
 
 def check_uri(uri: str) -> None:
@@ -38,8 +43,16 @@ async def open_origin(options: SourceOptions) -> AsyncIterator[Origin]:
         AccessDeniedError: no usable credentials.
     """
     check_uri(options.uri)
+    _silence_libraries()
     async with _opener(options) as origin:
         yield origin
+
+
+def _silence_libraries() -> None:
+    for logger in map(logging.getLogger, _TALKATIVE):
+        if logger.propagate:
+            logger.propagate = False
+            logger.addHandler(logging.NullHandler())
 
 
 def _opener(options: SourceOptions) -> AbstractAsyncContextManager[Origin]:

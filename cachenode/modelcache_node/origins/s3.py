@@ -17,10 +17,12 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionError as BotoConnectionError,
+    CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.parsers import ResponseParserError
 
 from modelcache_api.errors import (
     AccessDeniedError,
@@ -32,6 +34,7 @@ from modelcache_api.errors import (
 from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
 from modelcache_api.schemes import SECRET_KEYS
+from modelcache_api.store_codes import shown
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
 from modelcache_node.origins.credential_files import read_keys, require_keys
 from modelcache_node.origins.keys import tree_path
@@ -154,7 +157,7 @@ def _credentials(options: SourceOptions) -> dict[str, str]:
 
 @asynccontextmanager
 async def _translated(options: SourceOptions) -> AsyncIterator[None]:
-    """The one place where botocore's errors become ours. Their texts hold no secret."""
+    """The one place where botocore's errors become ours."""
     try:
         yield
     except ClientError as e:
@@ -162,6 +165,14 @@ async def _translated(options: SourceOptions) -> AsyncIterator[None]:
     except (NoCredentialsError, PartialCredentialsError) as e:
         raise AccessDeniedError(
             f"no usable credentials for {options.uri}: {e}; give credentials or --anonymous"
+        ) from e
+    except CredentialRetrievalError as e:  # its text repeats the answer, as the next one's does
+        raise SourceUnavailableError(
+            f"no credentials for {options.uri}: the identity service did not give any"
+        ) from e
+    except ResponseParserError as e:
+        raise SourceUnavailableError(
+            f"{options.uri}: the store, or its identity service, does not speak Amazon's XML"
         ) from e
     except (BotoConnectionError, HTTPClientError) as e:
         raise SourceUnavailableError(
@@ -174,16 +185,14 @@ async def _translated(options: SourceOptions) -> AsyncIterator[None]:
 def _meaning(error: ClientError, options: SourceOptions) -> ModelCacheError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    said = error.response.get("Error", {}).get("Message") or code
+    said = shown(code) or f"HTTP {status}"
     if code in _NOT_FOUND or status == 404:
-        return SourceNotFoundError(f"{options.uri} does not exist ({code}: {said})")
+        return SourceNotFoundError(f"{options.uri} does not exist ({said})")
     if code in _DENIED or status in (401, 403):
-        return AccessDeniedError(
-            f"{options.uri} may not be read with these credentials ({code}: {said})"
-        )
+        return AccessDeniedError(f"{options.uri} may not be read with these credentials ({said})")
     if status >= 500 or status == 429 or code in ("SlowDown", "RequestTimeout"):
-        return SourceUnavailableError(f"{options.uri}: the store answers {status} {code}")
-    return InvalidSourceError(f"{options.uri}: the store refuses the request ({code}: {said})")
+        return SourceUnavailableError(f"{options.uri}: the store answers {status} {shown(code)}")
+    return InvalidSourceError(f"{options.uri}: the store refuses the request ({said})")
 
 
 def _now() -> dt.datetime:

@@ -24,6 +24,7 @@ from modelcache_api.errors import (
 )
 from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
+from modelcache_api.store_codes import shown
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
 from modelcache_node.origins.keys import tree_path
 from modelcache_node.origins.s3_checksums import COMPOSITE, stated_checksum
@@ -176,7 +177,7 @@ def _refuse(status: int, body: bytes, uri: str) -> NoReturn:
         code = ET.fromstring(body).findtext("Code") or ""  # noqa: S314 - see _page
     except ET.ParseError:
         code = ""
-    said = f"{status} {code}".strip()
+    said = f"{status} {shown(code)}".strip()
     if status == 404:
         raise SourceNotFoundError(f"{uri} does not exist ({said})")
     if status in (401, 403):

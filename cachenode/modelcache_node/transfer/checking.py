@@ -4,9 +4,9 @@ Every range is checked: status, Content-Range, total size and pin. Nothing of an
 is written. A store that ignores ``If-Match`` is caught by the tag it answers with.
 """
 
-import re
 from typing import NamedTuple
 
+from modelcache_api.store_codes import shown
 from modelcache_api.units import KIB
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.http1 import Head
@@ -23,8 +23,6 @@ _EXPIRED_MARKS = (
     b"AuthorizationExpired",
     b"Signature not valid in the specified time frame",  # Azure
 )
-#: As stores spell their codes; text of any other shape is not shown.
-_CODE = re.compile(rb"[A-Za-z][A-Za-z0-9_.]{1,47}")
 
 
 class Expected(NamedTuple):
@@ -159,11 +157,8 @@ def _misbehaved(message: str) -> RangeFailedError:
 
 
 def _excerpt(body: bytes) -> str:
-    """The store's own code out of its XML.
-
-    Nothing else of it: what an answer says may be a secret, of the request or of whatever a grant
-    led to, and this is shown in logs, conditions and Events.
-    """
-    _, opened, rest = body.partition(b"<Code>")
+    """The store's own code out of its XML."""
+    _, _, rest = body.partition(b"<Code>")
     code, closed, _ = rest.partition(b"</Code>")
-    return f" ({code.decode()})" if opened and closed and _CODE.fullmatch(code) else ""
+    found = shown(code.decode("latin-1")) if closed else ""
+    return f" ({found})" if found else ""

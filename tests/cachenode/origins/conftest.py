@@ -3,55 +3,22 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from modelcache_node.transfer.limits import MoverLimits
 from modelcache_node.transfer.movers import Movers
-from support.origins.azure_store import azure_store
-from support.origins.gcs_store import gcs_store
 from support.origins.harness import Harness
-from support.origins.hub import hub_store
-from support.origins.s3_store import s3_store
-from support.origins.web import web_store
+from support.origins.kinds import STORES, Stores
 from support.ranges import no_jitter
 
-STORES = {
-    "s3": s3_store,
-    "gcs": gcs_store,
-    "azure": azure_store,
-    "hf": hub_store,
-    "https": web_store,
-}
 _TABLE: dict[tuple[str, str], Counter[str]] = {}
 
 
 @pytest.fixture(scope="session")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stores"]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     with ExitStack() as stack:
         yield Stores(stack, tmp_path_factory)
-
-
-class Stores:
-    """One running server of each kind that was asked for."""
-
-    def __init__(self, stack: ExitStack, folders: pytest.TempPathFactory) -> None:
-        self._stack = stack
-        self._folders = folders
-        self._running: dict[str, Harness] = {}
-
-    def get(self, kind: str) -> Harness:
-        """With an empty source, and a proxy that forwards."""
-        if kind not in self._running:
-            made = STORES[kind](Path(self._folders.mktemp(kind)))
-            self._running[kind] = self._stack.enter_context(made)
-        store = self._running[kind]
-        for old in store.secrets.iterdir():
-            old.unlink()
-        store.new_source()
-        store.proxy.reset()
-        return store
 
 
 @pytest.fixture(params=STORES)
@@ -72,8 +39,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if not path.endswith("test_contract.py") or not name:
         return
     if report.when == "call" or report.skipped:
-        case, _, kind = name.rstrip("]").partition("[")
-        _TABLE.setdefault((case, kind.partition("-")[0]), Counter())[report.outcome] += 1
+        case, _, parameters = name.rstrip("]").partition("[")
+        kind, _, detail = parameters.partition("-")
+        _TABLE.setdefault((f"{case} {detail}".strip(), kind), Counter())[report.outcome] += 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,7 +6,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -17,7 +16,7 @@ from modelcache_node.origins.base import SourceOptions
 from support.fault_proxy import FaultProxy
 from support.faults import Status, error_xml
 from support.origins.harness import Harness, connects, free_port, running
-from support.threaded_server import QuietHandler, ThreadedServer
+from support.origins.identities import IdentityService
 from support.tools import server
 
 ACCOUNT = "reader@project.iam.gserviceaccount.com"
@@ -29,33 +28,33 @@ class GcsStore(Harness):
     kind = "gcs"
     integrity = Integrity.STORE_CHECKSUM
 
-    def __init__(self, proxy: FaultProxy, secrets: Path, token_url: str) -> None:
+    def __init__(self, proxy: FaultProxy, secrets: Path, tokens: IdentityService) -> None:
         self.proxy = proxy
         self.secrets = secrets
-        self._token_url = token_url
+        self._tokens = tokens
         self._numbers = itertools.count(1)
-        self._bucket = ""
-        self._key = rsa.generate_private_key(65537, 2048).private_bytes(
+        self.bucket = ""
+        self.private_key = rsa.generate_private_key(65537, 2048).private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
 
     def new_source(self) -> None:
-        self._bucket = f"bucket-{next(self._numbers)}"
-        self._ask("POST", "/storage/v1/b", json.dumps({"name": self._bucket}).encode())
-        self.key("GOOGLE_CREDENTIALS", self._account(self._token_url))
+        self.bucket = f"bucket-{next(self._numbers)}"
+        self._ask("POST", "/storage/v1/b", json.dumps({"name": self.bucket}).encode())
+        self.key("GOOGLE_CREDENTIALS", self._account(f"{self._tokens.url}/google"))
 
     def put(self, path: str, data: bytes) -> None:
         name = quote(f"model/{path}", safe="")
-        target = f"/upload/storage/v1/b/{self._bucket}/o?uploadType=media&name={name}"
+        target = f"/upload/storage/v1/b/{self.bucket}/o?uploadType=media&name={name}"
         self._ask("POST", target, data)
 
     def delete(self, path: str) -> None:
         name = quote(f"model/{path}", safe="")
-        self._ask("DELETE", f"/storage/v1/b/{self._bucket}/o/{name}", None)
+        self._ask("DELETE", f"/storage/v1/b/{self.bucket}/o/{name}", None)
 
     @property
     def uri(self) -> str:
-        return f"gs://{self._bucket}/model"
+        return f"gs://{self.bucket}/model"
 
     @property
     def missing_uri(self) -> str:
@@ -70,7 +69,7 @@ class GcsStore(Harness):
         )
 
     def spoil_credentials(self) -> None:
-        self.key("GOOGLE_CREDENTIALS", self._account(f"{self._token_url}/refuse"))
+        self.key("GOOGLE_CREDENTIALS", self._account(f"{self._tokens.url}/refuse"))
 
     def expired(self) -> Status:
         return Status(400, error_xml("ExpiredToken", "The provided token has expired."))
@@ -80,7 +79,7 @@ class GcsStore(Harness):
             {
                 "type": "service_account",
                 "client_email": ACCOUNT,
-                "private_key": self._key.decode(),
+                "private_key": self.private_key.decode(),
                 "token_uri": token_uri,
                 "project_id": "project",
             }
@@ -92,19 +91,6 @@ class GcsStore(Harness):
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             answer.read()
-
-
-class _TokenHandler(QuietHandler):
-    """Gives an access token for whatever assertion it gets; refuses at ``/refuse``."""
-
-    def do_POST(self) -> None:  # noqa: N802 - the library's name
-        self.rfile.read(int(self.headers["Content-Length"]))
-        is_refused = self.path == "/refuse"
-        answer: dict[str, Any] = {"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}
-        if is_refused:
-            answer = {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
-        body = json.dumps(answer).encode()
-        self.send_answer(400 if is_refused else 200, body, {"Content-Type": "application/json"})
 
 
 def is_object(method: str, target: str) -> bool:
@@ -121,8 +107,8 @@ def gcs_store(state: Path) -> Iterator[GcsStore]:
         *("-port", str(port), "-public-host", "127.0.0.1", "-log-level", "error"),
     ]
     with (
-        ThreadedServer(_TokenHandler) as tokens,
+        IdentityService() as tokens,
         running(argv, state / "log", connects(port)),
         FaultProxy(port, is_object) as proxy,
     ):
-        yield GcsStore(proxy, state / "secrets", f"http://127.0.0.1:{tokens.port}")
+        yield GcsStore(proxy, state / "secrets", tokens)

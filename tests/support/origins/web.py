@@ -1,5 +1,6 @@
 """A web server with a file list, or with one file of no list; it wants a bearer token."""
 
+import base64
 import email.utils
 import hashlib
 import json
@@ -16,6 +17,8 @@ from support.origins.harness import Harness
 from support.threaded_server import QuietHandler, ThreadedServer
 
 TOKEN = "web-sesame"
+USER, PASSWORD = "web-reader", "web-password-sesame"
+BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 
 class WebServer:
@@ -37,7 +40,7 @@ class _Handler(QuietHandler):
 
     def do_GET(self) -> None:  # noqa: N802 - the library's name
         path = unquote(urlsplit(self.path).path).lstrip("/")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if self.headers.get("Authorization") not in (f"Bearer {TOKEN}", f"Basic {BASIC}"):
             self.send_answer(401, b"who are you?", {})
             return
         if path not in self.web.files:
