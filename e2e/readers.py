@@ -79,6 +79,22 @@ class Reader:
         )
         self.wait_whole(book)
 
+    def wait_failed(self, words: str) -> None:
+        """Wait until its program has ended in its first pass, with these words."""
+
+        def has_failed() -> bool:
+            try:
+                return words in self._tenant.logs(self.name)
+            except LabError:  # between two containers there may be no log
+                return False
+
+        wait_until(
+            has_failed,
+            f"pod {self.name} to end with {words!r}",
+            timeout_s=PROGRESS_TIMEOUT_S,
+            interval_s=LOOK_INTERVAL_S,
+        )
+
     def check(self) -> Noticed:
         """Wait until it has read on for a while from now; return what it noticed.
 

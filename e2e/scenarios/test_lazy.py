@@ -1,24 +1,28 @@
 """Lazy volumes on a real cluster: pods that start early, and everything that may happen to them."""
 
-from collections.abc import Sequence
+import errno
+import os
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from e2e.cluster import Capability, Cluster
+from e2e.cluster import Capability, Cluster, Process, container_ids
 from e2e.containers import exhaust_memory, kill_container
 from e2e.figures import Figures
 from e2e.lab.commands import wait_until
-from e2e.library import Library
+from e2e.library import BUCKET, Library
 from e2e.readers import Reader
 from e2e.release import NAMESPACE, Release, marks
 from e2e.tenants import Tenant
 
 SLOW_BITS_PER_S = 60_000_000  # twenty seconds for a model of the size below
+HARDLY_BITS_PER_S = 8_000_000  # two minutes
 MODEL_MIB = 128
 KILLS = 3
 CONTAINER_TIMEOUT_S = 120.0
 FUSE, CSI = "fuse.modelcache", "kubernetes.io~csi"
 KINDS = ", lazy and complete volume"
+LOOK_S = 0.5
 
 pytestmark = pytest.mark.needs(Capability.NODES, Capability.STORE)
 
@@ -122,6 +126,73 @@ def test_promise_lazy_mounts_outlive_us__upgraded(
     )
     figures.add(f"longest read, keeper's pod deleted too{KINDS}", go_on(readers), "")
     end(readers)
+
+
+def test_a_pod_killed_in_mid_read_leaves_no_process_and_no_mount(
+    tenant: Tenant, library: Library, cluster: Cluster, nodes: list[str]
+) -> None:
+    node = nodes[1]
+    book = library.book("killed", MODEL_MIB)
+    with cluster.store.limited(HARDLY_BITS_PER_S):
+        tenant.declare("killed", book.uri, node=node)
+        reader = Reader(tenant, "killed-in-mid-read", "killed", node, mode="lazy")
+        reader.begin()
+        pod = tenant.pod(reader.name)
+        ids = container_ids(pod)
+        uid = pod["metadata"]["uid"]
+
+        def processes() -> list[Process]:
+            found = cluster.processes(node)
+            return [one for one in found if any(name in one.cgroup for name in ids)]
+
+        def has_opened() -> bool:
+            listings = [
+                cluster.on_node(node, "ls", "-l", f"/proc/{one.pid}/fd") for one in processes()
+            ]
+            return any("-> /model/" in listing for listing in listings)
+
+        wait_until(
+            has_opened,
+            "a file to be open",
+            timeout_s=CONTAINER_TIMEOUT_S,
+            interval_s=LOOK_S,
+        )
+        reader.remove()  # of a pod without grace the API server knows nothing from here on
+
+        def is_gone() -> bool:
+            return not processes() and not any(uid in one.target for one in cluster.mounts(node))
+
+        wait_until(is_gone, "its end", timeout_s=CONTAINER_TIMEOUT_S, interval_s=LOOK_S)
+
+
+def test_a_source_gone_for_good_ends_reads_and_is_told_on_the_pod_and_in_the_status(
+    tenant: Tenant, library: Library, cluster: Cluster, nodes: list[str]
+) -> None:
+    book = library.book("replaced", MODEL_MIB)
+    with cluster.store.limited(SLOW_BITS_PER_S):
+        tenant.declare("replaced", book.uri, node=nodes[2])
+        reader = Reader(tenant, "bereft", "replaced", nodes[2], mode="lazy")
+        reader.begin()
+        before = tenant.status("replaced")["revision"]
+        for path in book.files:
+            cluster.store.client().put_bytes(BUCKET, f"replaced/{path}", b"another")
+        cluster.store.stop()  # what it was sending before would be sent to its end
+        cluster.store.start()
+        reader.wait_failed(os.strerror(errno.EIO))
+    tenant.wait_event(reader.name, "WaitingForModel", "SourceChanged")
+    wait_until(
+        lambda: before in [one["revision"] for one in previous(tenant, "replaced")],
+        "the revision to be an earlier one",
+        timeout_s=CONTAINER_TIMEOUT_S,
+        interval_s=LOOK_S,
+    )
+    reader.remove()
+
+
+def previous(tenant: Tenant, name: str) -> Sequence[Mapping[str, str]]:
+    """A ModelCache's earlier revisions, as its status lists them."""
+    found: Sequence[Mapping[str, str]] = tenant.status(name).get("previousRevisions", [])
+    return found
 
 
 def both_kinds(
