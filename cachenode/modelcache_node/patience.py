@@ -33,6 +33,10 @@ class Patience:
         self._progressed_at = clock()
         self._pause_s = FIRST_PAUSE_S
 
+    def anew(self) -> "Patience":
+        """As much again, from now."""
+        return Patience(self.give_up_s, clock=self._clock, uniform=self._uniform)
+
     @property
     def is_over(self) -> bool:
         return self._clock() - self._progressed_at > self.give_up_s

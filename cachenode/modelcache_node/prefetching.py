@@ -3,10 +3,14 @@
 It holds the session open until the revision is complete on the agent's node, renews grants when
 asked, and starts over with a new listing when the source changed. Credentials never leave this
 process; only grants do.
+
+Where an administrator named mirrors of the source, they are tried in their order, and the source
+itself last. A mirror that fails, stalls, or has another revision than is known, is left for the
+next.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -75,12 +79,18 @@ class Prefetch:
         *,
         on_progress: Callable[[Progress], None],
         patience: Patience,
+        mirrors: Sequence[SourceOptions] = (),
+        resolved: str | None = None,
     ) -> None:
+        """`resolved`: the revision that the source is known to have; a mirror must have it."""
         self._options = options
+        self._mirrors = mirrors
+        self._resolved = resolved
         self._agent = agent
         self._hello = hello
         self._on_progress = on_progress
         self._patience = patience
+        self._stall = patience
         self._furthest: tuple[str | None, int] = (None, 0)
 
     async def run(self) -> Done:
@@ -100,17 +110,27 @@ class Prefetch:
 
     async def _run(self) -> Done | Proved:
         while True:
+            for mirror in self._mirrors:
+                try:
+                    return await self._attempt(mirror, self._hello.expected or self._resolved)
+                except ModelCacheError as e:
+                    where = mirror.endpoint or mirror.uri
+                    self._on_progress(Progress(note=f"mirror {where}: {e}; trying the next"))
             try:
-                return await self._attempt()
+                return await self._attempt(self._options, self._hello.expected)
             except ModelCacheError as e:
                 self._on_progress(Progress(note=f"{e}; trying again"))
                 await self._patience.pause_after(e)
 
-    async def _attempt(self) -> Done | Proved:
-        source = GrantedSource(self._options)
+    async def _attempt(self, options: SourceOptions, expected: str | None) -> Done | Proved:
+        source = GrantedSource(options)
+        self._stall = self._patience.anew() if self._mirrors else self._patience
         objects = await source.objects()
         async with _connect(self._agent) as socket:
-            hello = self._hello.model_copy(update={"layout": source.layout})
+            named = f"{self._options.endpoint or ''} {self._options.uri}" if self._mirrors else None
+            hello = self._hello.model_copy(
+                update={"layout": source.layout, "expected": expected, "mirrored": named}
+            )
             await socket.send_str(hello.wire())
             for batch in _batches(objects):
                 await socket.send_str(Objects(objects=batch).wire())
@@ -140,10 +160,11 @@ class Prefetch:
         if reached != self._furthest:
             self._furthest = reached
             self._patience.progressed()
+            self._stall.progressed()
         self._on_progress(progress)
-        if self._patience.is_over:
+        if self._stall.is_over:
             raise SourceUnavailableError(
-                f"no progress for {self._patience.give_up_s:.0f} s: "
+                f"no progress for {self._stall.give_up_s:.0f} s: "
                 f"{progress.note or 'the agent waits'}"
             )
 

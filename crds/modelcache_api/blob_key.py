@@ -20,7 +20,7 @@ class Place:
     """Where an object was really read from.
 
     Attributes:
-        scheme: ``http`` or ``https``.
+        scheme: ``http`` or ``https``; of `mirrored` places another.
         host: Lower-case name or address that was connected to.
         port: The port that was connected to.
         target: Path and query that identify the object, without what only signs a request.
@@ -38,6 +38,14 @@ class Place:
         """Under which unsealed chunks are kept apart, 16 hexadecimal digits."""
         identity = [_DOMAIN, self.scheme, self.host, self.port, self.namespace]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
+def mirrored(source: str, path: str, namespace: str) -> Place:
+    """The place of an object that may be read from mirrors: its source's name and its path there.
+
+    A namespace says itself what its source is, so it is of that namespace.
+    """
+    return Place("mirrored", source, 0, path, namespace)
 
 
 def blob_key(place: Place, *, validator: str, size_bytes: int, checksum: Checksum | None) -> str:

@@ -84,7 +84,8 @@ class Hello(Message):
     the operator's name for what it asked, echoed in the proof. With `renews` nothing is fetched:
     the session ends with Proved once the namespace's access to that revision is proved again.
     `layout` is how the tree shall look, None: as the source; a revision other than `expected` is
-    refused.
+    refused. `mirrored` is the source's name where it has mirrors: objects of which a checksum is
+    stated are then known by it, wherever they are read, and to this namespace alone.
     """
 
     type: Literal["Hello"] = "Hello"
@@ -97,6 +98,7 @@ class Hello(Message):
     renews: Revision | None = None
     layout: HubLayout | None = None
     expected: Revision | None = None
+    mirrored: str | None = Field(default=None, max_length=2048)
 
 
 class RenewalWish(Message):

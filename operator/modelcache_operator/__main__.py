@@ -8,7 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from modelcache_api.errors import ModelCacheError
+from modelcache_api.mirrors import mirrors_from_json
 from modelcache_operator.app import Options, run
 from modelcache_operator.handlers.reconciling import PROOF_MAX_AGE
 
@@ -73,6 +76,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--job-proxy", default="", metavar="URL", help="HTTPS_PROXY of Jobs")
     parser.add_argument("--job-no-proxy", default="", metavar="LIST", help="NO_PROXY of Jobs")
+    parser.add_argument(
+        "--job-mirrors",
+        default="",
+        type=_mirrors,
+        metavar="JSON",
+        help="other places of sources, for Jobs; modelcache_api/mirrors.py has the form",
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning"))
     return parser
 
@@ -91,6 +101,7 @@ def _options(args: argparse.Namespace) -> Options:
         proof_max_age_s=args.proof_max_age,
         job_proxy=args.job_proxy,
         job_no_proxy=args.job_no_proxy,
+        job_mirrors=args.job_mirrors,
     )
 
 
@@ -99,6 +110,16 @@ def _host_port(text: str) -> tuple[str, int]:
     if not colon or not port.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def _mirrors(text: str) -> str:
+    if not text:  # the default
+        return text
+    try:
+        mirrors_from_json.validate_json(text)
+    except ValidationError as e:
+        raise argparse.ArgumentTypeError(f"{e.errors(include_input=False)[:3]}") from None
+    return text
 
 
 if __name__ == "__main__":

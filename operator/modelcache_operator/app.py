@@ -31,7 +31,7 @@ from modelcache_operator.handlers.watching import (
 )
 from modelcache_operator.handlers.work_queue import WorkQueue
 from modelcache_operator.kube.client import KubeClient, load_configuration
-from modelcache_operator.planning.jobs import JobSettings
+from modelcache_operator.planning.job_arguments import JobSettings
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Options:
     proof_max_age_s: float
     job_proxy: str = ""
     job_no_proxy: str = ""
+    job_mirrors: str = ""
 
 
 async def run(options: Options) -> None:
@@ -117,6 +118,7 @@ def _job_settings(options: Options) -> Callable[[], JobSettings]:
             agent_ca_pem=options.agent_ca_file.read_text(),  # anew: certificates are renewed
             https_proxy=options.job_proxy,
             no_proxy=options.job_no_proxy,
+            mirrors=options.job_mirrors,
         )
 
     return current

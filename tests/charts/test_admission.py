@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from modelcache_api.model_cache import ModelCache
-from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
+from modelcache_operator.planning.job_arguments import JobSettings, JobWish
+from modelcache_operator.planning.jobs import job_manifest
 from modelcache_operator.planning.observed import NodeView, Taint
 from modelcache_operator.planning.renewal_jobs import renewal_manifest
 from modelcache_operator.planning.renewing import RenewalJob

@@ -1,6 +1,7 @@
 """The chart's command lines, parsed by the programs that they start."""
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -78,6 +79,16 @@ def test_agent_and_jobs_are_told_of_the_proxy(chart: Chart) -> None:
     assert (options.job_proxy, options.job_no_proxy) == (proxy["https"], proxy["noProxy"])
     [policy] = [p for p in rendered.all("ValidatingAdmissionPolicy") if "-jobs" in str(p)]
     assert "e.name == 'HTTPS_PROXY'" in str(policy)
+
+
+def test_the_operator_is_told_of_mirrors(chart: Chart) -> None:
+    mirrors = [
+        {"source": "hf://", "mirrors": [{"endpoint": "https://hub.eu"}]},
+        {"source": "s3://m/", "mirrors": [{"uri": "s3://m-eu/", "region": "eu-west-1"}]},
+    ]
+    _, *arguments = command(chart.render(mirrors=mirrors), "operator")
+    told = operator_parser().parse_args(arguments).job_mirrors
+    assert json.loads(told) == mirrors
 
 
 def test_the_agent_is_told_where_sources_may_lead(chart: Chart) -> None:

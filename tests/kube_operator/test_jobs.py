@@ -9,16 +9,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from modelcache_api.model_cache import ModelCache
+from modelcache_operator.planning.job_arguments import JobSettings, JobWish
 from modelcache_operator.planning.jobs import (
     TTL_AFTER_FINISHED,
-    JobSettings,
-    JobWish,
     job_manifest,
     job_name,
     next_try_at,
 )
 from modelcache_operator.planning.observed import JobState, parse_job, parse_node
-from support.cluster_objects import START, after, finish_job, model_cache, node, stamp
+from support.cluster_objects import REVISION, START, after, finish_job, model_cache, node, stamp
 
 SETTINGS = JobSettings(
     image="registry.example/modelcache:1",
@@ -199,6 +198,17 @@ def test_each_kind_of_credentials_reaches_the_pod_and_only_it():
         assert "credentials" not in {volume["name"] for volume in _pod(source=source)["volumes"]}
     for source in (secret, anonymous):
         assert "serviceAccountName" not in _pod(source=source)
+
+
+def test_jobs_are_told_of_mirrors_and_of_what_these_must_have():
+    mirrors = '[{"source":"s3://models/","mirrors":[{"uri":"s3://models-eu/"}]}]'
+    settings = replace(SETTINGS, mirrors=mirrors)
+    assert f"--mirrors={mirrors}" in _args(settings=settings)
+    status = {"request": WISH.request, "revision": REVISION}
+    assert f"--resolved={REVISION}" in _args(settings=settings, status=status)
+    for known in ({"request": "of before", "revision": REVISION}, None):
+        assert not any("--resolved" in one for one in _args(settings=settings, status=known))
+    assert not any(one.startswith(("--mirrors", "--resolved")) for one in _args(status=status))
 
 
 def test_a_private_ca_is_mounted_from_the_users_config_map():

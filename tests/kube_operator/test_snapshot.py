@@ -10,7 +10,8 @@ from modelcache_operator.handlers.sight import Sight
 from modelcache_operator.handlers.snapshot import ModelCacheKey, NodeKey, Snapshot
 from modelcache_operator.handlers.watching import live_nodes
 from modelcache_operator.kube.client import CACHE_NODES, JOBS, MODEL_CACHES, NODES
-from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
+from modelcache_operator.planning.job_arguments import JobSettings, JobWish
+from modelcache_operator.planning.jobs import job_manifest
 from modelcache_operator.planning.observed import parse_node
 from support.cluster_objects import (
     OTHER_REVISION,

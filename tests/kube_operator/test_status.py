@@ -5,7 +5,8 @@ from dataclasses import replace
 from modelcache_api.cache_node import WantedModel
 from modelcache_api.model_cache import ConditionType, ModelCache
 from modelcache_api.reasons import Reason
-from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
+from modelcache_operator.planning.job_arguments import JobSettings, JobWish
+from modelcache_operator.planning.jobs import job_manifest
 from modelcache_operator.planning.observed import (
     Observed,
     Said,

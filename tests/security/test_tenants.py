@@ -14,7 +14,8 @@ from modelcache_api.model_cache import ModelCache
 from modelcache_api.reasons import Reason
 from modelcache_api.source import ConfigMapKeyRef, SecretRef
 from modelcache_node.caching.sessions import serve_session
-from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
+from modelcache_operator.planning.job_arguments import JobSettings, JobWish
+from modelcache_operator.planning.jobs import job_manifest
 from modelcache_operator.planning.observed import NodeView
 from support.caches import Clock, Port, listing_of, open_node
 from support.cluster_objects import model_cache

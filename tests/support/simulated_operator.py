@@ -4,7 +4,7 @@ from modelcache_operator.handlers.reconciling import Reconciler
 from modelcache_operator.handlers.sight import Sight
 from modelcache_operator.handlers.snapshot import Key, Snapshot
 from modelcache_operator.kube.client import KINDS, Kind
-from modelcache_operator.planning.jobs import JobSettings
+from modelcache_operator.planning.job_arguments import JobSettings
 from support.simulated_cluster import Object, SimulatedCluster
 
 SETTINGS = JobSettings("image", "IfNotPresent", (), "https://10.96.0.7:7443", "PEM")

@@ -124,6 +124,7 @@ class Cache:
             ca_pem=hello.ca_pem,
             layout=hello.layout,
             expected=hello.expected,
+            mirrored=hello.mirrored,
         )
         async with self._removals.kept(resolution.manifest.revision):
             return await self._join(hello, resolution, objects)

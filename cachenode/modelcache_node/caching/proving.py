@@ -86,6 +86,7 @@ class Proving:
             namespace=hello.namespace,
             ca_pem=hello.ca_pem,
             layout=_same_layout(of_it, hello.layout),
+            mirrored=hello.mirrored,
         )
         known = [
             proof

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from modelcache_api.blob_key import Place, blob_key, is_content_key
+from modelcache_api.blob_key import Place, blob_key, is_content_key, mirrored as mirrored_place
 from modelcache_api.errors import InvalidRequestError, InvalidSourceError, ModelCacheError
 from modelcache_api.layouts import HubLayout
 from modelcache_api.listing import ListedObject, ObjectGrant
@@ -41,17 +41,18 @@ _SAS_MARKS = {"sv", "sig", "se"}
 
 @dataclass(frozen=True, slots=True)
 class BlobSource:
-    """Where the bytes of one blob come from."""
+    """Where the bytes of one blob come from. `known_as`: where `place` is one of many mirrors."""
 
     file: File
     validator: str
     place: Place
+    known_as: Place | None = None
 
     @property
     def provider_id(self) -> str | None:
         """Keeps unsealed chunks of a content key apart per origin; None where the key does."""
         if is_content_key(self.file.blob, self.file.checksum):
-            return self.place.provider_id()
+            return (self.known_as or self.place).provider_id()
         return None
 
 
@@ -87,8 +88,11 @@ async def resolve(
     ca_pem: str | None,
     layout: HubLayout | None = None,
     expected: str | None = None,
+    mirrored: str | None = None,
 ) -> Resolution:
     """Probe every object and build the revision; one that is not `expected` is refused.
+
+    What is `mirrored` and has a checksum is known by that name, whichever mirror it is read from.
 
     Raises:
         SourceChangedError: an object is not what was listed; list anew.
@@ -112,11 +116,17 @@ async def resolve(
                     ca_pem=ca_pem,
                 )
             )
+        known_as, validator = place, listed.validator
+        if mirrored and checksum:  # mirrors have validators of their own: the checksum decides
+            known_as, validator = mirrored_place(mirrored, listed.path, namespace), ""
         key = blob_key(
-            place, validator=listed.validator, size_bytes=listed.size_bytes, checksum=checksum
+            known_as, validator=validator, size_bytes=listed.size_bytes, checksum=checksum
         )
         return BlobSource(
-            File(listed.path, listed.size_bytes, key, checksum), listed.validator, place
+            File(listed.path, listed.size_bytes, key, checksum),
+            listed.validator,
+            place,
+            known_as if known_as is not place else None,
         )
 
     try:

@@ -224,6 +224,9 @@ def _add_prefetch(commands: _Commands) -> None:
     _add_agent_address(prefetch)
     prefetch.add_argument("--model-cache", default="", metavar="NAME", help="for which ModelCache")
     prefetch.add_argument("--model-cache-uid", default="", metavar="UID")
+    prefetch.add_argument(
+        "--resolved", metavar="REVISION", help="what the source is known to be: a mirror must be it"
+    )
     prefetch.add_argument("--request", default="", help="the operator's name for this request")
 
 
@@ -250,6 +253,9 @@ def _add_agent_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-file", type=Path, metavar="F")
     parser.add_argument("--agent-ca-file", type=Path, metavar="F")
     parser.add_argument("--agent-server-name", metavar="NAME", help="in the agent's certificate")
+    parser.add_argument(
+        "--mirrors", metavar="JSON", help="other places of sources; modelcache_api/mirrors.py"
+    )
     parser.add_argument("--namespace", default="", help="on the socket: for which namespace")
     parser.add_argument("--termination-log", type=Path, metavar="F", help="where to say why not")
 

@@ -7,6 +7,7 @@ import time
 
 from modelcache_api.messages import Done, Hello, Progress
 from modelcache_node.cli.agent_address import agent_address
+from modelcache_node.cli.mirrors import mirrors
 from modelcache_node.cli.progress import ProgressBar, human_bytes
 from modelcache_node.cli.sources import source_options
 from modelcache_node.patience import Patience
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
         ),
         on_progress=show,
         patience=Patience(args.give_up, clock=time.monotonic),
+        mirrors=mirrors(options, args.mirrors),
+        resolved=args.resolved,
     )
     try:
         done = asyncio.run(prefetch.run())

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from modelcache_api.errors import InvalidRequestError, ModelCacheError
 from modelcache_api.messages import Hello, RenewalWish
 from modelcache_node.cli.agent_address import agent_address
+from modelcache_node.cli.mirrors import mirrors
 from modelcache_node.cli.sources import source_options_of
 from modelcache_node.patience import Patience
 from modelcache_node.prefetching import Prefetch
@@ -57,5 +58,10 @@ async def _prove(args: argparse.Namespace, wish: RenewalWish) -> None:
     )
     patience = Patience(args.give_up, clock=time.monotonic)
     await Prefetch(
-        options, agent_address(args), hello, on_progress=lambda _: None, patience=patience
+        options,
+        agent_address(args),
+        hello,
+        on_progress=lambda _: None,
+        patience=patience,
+        mirrors=mirrors(options, args.mirrors),
     ).prove()

@@ -27,7 +27,8 @@ from modelcache_operator.handlers.snapshot import (
 from modelcache_operator.handlers.work_queue import WorkQueue
 from modelcache_operator.kube.client import CACHE_NODES, JOBS, MODEL_CACHES, KubeError
 from modelcache_operator.planning.explaining import shown
-from modelcache_operator.planning.jobs import JobSettings, JobWish, job_manifest
+from modelcache_operator.planning.job_arguments import JobSettings, JobWish
+from modelcache_operator.planning.jobs import job_manifest
 from modelcache_operator.planning.observed import CacheView, NodeView, Observed, Refusal, Said
 from modelcache_operator.planning.placement import is_live
 from modelcache_operator.planning.reconcile import Plan, plan, plan_gone, spec_of

@@ -9,7 +9,7 @@ from modelcache_api.cache_node import Renewal
 from modelcache_operator.handlers.snapshot import AccessKey, Key, NodeKey, Snapshot
 from modelcache_operator.handlers.work_queue import WorkQueue
 from modelcache_operator.kube.client import KubeError
-from modelcache_operator.planning.jobs import JobSettings
+from modelcache_operator.planning.job_arguments import JobSettings
 from modelcache_operator.planning.observed import CacheView
 from modelcache_operator.planning.renewal_jobs import renewal_manifest
 from modelcache_operator.planning.renewing import newest_checks, plan_renewals, renewals_for

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 
 from modelcache_api.reasons import Reason
 from modelcache_operator.planning.assessing import PENDING_AFTER, NodeStanding, Standing
-from modelcache_operator.planning.jobs import JobWish, next_try_at
+from modelcache_operator.planning.job_arguments import JobWish
+from modelcache_operator.planning.jobs import next_try_at
 from modelcache_operator.planning.observed import JobState, JobView, Observed
 from modelcache_operator.planning.placement import is_live
 

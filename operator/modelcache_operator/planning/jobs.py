@@ -6,11 +6,10 @@ What a Job runs is fixed but for the source: an admission policy holds the opera
 """
 
 import hashlib
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from modelcache_api.model_cache import Layout, ModelCache, ModelCacheSpec
+from modelcache_api.model_cache import ModelCache
 from modelcache_api.names import (
     AGENT_AUDIENCE,
     ANNOTATION_MODEL_CACHE,
@@ -22,6 +21,14 @@ from modelcache_api.names import (
     LABEL_ROLE,
 )
 from modelcache_api.source import Source
+from modelcache_operator.planning.job_arguments import (
+    AGENT_DIR,
+    CREDENTIALS_DIR,
+    SOURCE_CA_DIR,
+    JobSettings,
+    JobWish,
+    prefetch_arguments,
+)
 from modelcache_operator.planning.observed import (
     ANNOTATION_ATTEMPT,
     JobState,
@@ -47,9 +54,6 @@ _LONGEST_PAUSE = timedelta(hours=1)
 #: After a Job that succeeded, its node's status takes this long to say so, with room.
 _PAUSE_FOR_STATUS = timedelta(seconds=10)
 
-AGENT_DIR = "/var/run/modelcache/agent"
-CREDENTIALS_DIR = "/var/run/modelcache/credentials"
-SOURCE_CA_DIR = "/var/run/modelcache/source-ca"
 _CA_ANNOTATION = f"{GROUP}/agent-ca"
 #: The user of the image; `restricted` wants one that is not root.
 _USER = 65532
@@ -64,28 +68,6 @@ _NO_SIDECARS = {
     "kuma.io/sidecar-injection": "disabled",
     "consul.hashicorp.com/connect-inject": "false",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class JobSettings:
-    """What is the same for all Jobs. `agent_ca_pem`: who signed the agents' certificate."""
-
-    image: str
-    image_pull_policy: str
-    image_pull_secrets: tuple[str, ...]
-    agent_url: str
-    agent_ca_pem: str
-    https_proxy: str = ""
-    no_proxy: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class JobWish:
-    """One Job that should exist."""
-
-    node: str
-    request: str
-    attempt: int
 
 
 def job_name(model_cache: ModelCache, wish: JobWish) -> str:
@@ -148,7 +130,7 @@ def job_manifest(
             "ttlSecondsAfterFinished": int(TTL_AFTER_FINISHED.total_seconds()),
             "podFailurePolicy": {"rules": _failure_rules()},
             "template": pod_template(
-                model_cache, node, _arguments(model_cache, wish, settings), labels, settings
+                model_cache, node, prefetch_arguments(model_cache, wish, settings), labels, settings
             ),
         },
     }
@@ -278,48 +260,6 @@ def _container(
     }
 
 
-def _arguments(model_cache: ModelCache, wish: JobWish, settings: JobSettings) -> list[str]:
-    source, meta = model_cache.spec.source, model_cache.metadata
-    arguments = [
-        "prefetch",
-        source.uri,
-        *agent_arguments(settings),
-        f"--model-cache={meta.name}",
-        f"--model-cache-uid={meta.uid}",
-        f"--request={wish.request}",
-        "--json",
-    ]
-    if source.endpoint:
-        arguments.append(f"--endpoint={source.endpoint}")
-    if source.region:
-        arguments.append(f"--region={source.region}")
-    arguments += access_arguments(source)
-    arguments += [f"--include={pattern}" for pattern in source.include]
-    arguments += [f"--exclude={pattern}" for pattern in source.exclude]
-    return arguments + _shape_arguments(model_cache.spec)
-
-
-def _shape_arguments(spec: ModelCacheSpec) -> list[str]:
-    """How the model shall look, and what it must be."""
-    arguments = [] if spec.layout is Layout.PLAIN else [f"--layout={spec.layout}"]
-    if spec.verify.expected_digest:
-        arguments.append(f"--expect-revision={spec.verify.expected_digest}")
-    if spec.verify.safetensors_only:
-        arguments.append("--safetensors-only")
-    return arguments
-
-
-def agent_arguments(settings: JobSettings) -> list[str]:
-    """How a Job reaches its node's agent, and where it says why it failed."""
-    return [
-        f"--agent={settings.agent_url}",
-        f"--token-file={AGENT_DIR}/token",
-        f"--agent-ca-file={AGENT_DIR}/ca.crt",
-        f"--agent-server-name={AGENT_AUDIENCE}",
-        "--termination-log=/dev/termination-log",
-    ]
-
-
 def _proxy_variables(settings: JobSettings) -> list[dict[str, str]]:
     if not settings.https_proxy:
         return []
@@ -327,22 +267,6 @@ def _proxy_variables(settings: JobSettings) -> list[dict[str, str]]:
         {"name": "HTTPS_PROXY", "value": settings.https_proxy},
         {"name": "NO_PROXY", "value": settings.no_proxy},
     ]
-
-
-def access_arguments(source: Source) -> list[str]:
-    """By what a Job reads the source."""
-    arguments: list[str] = []
-    if source.ca_config_map_ref:
-        arguments.append(f"--ca-file={SOURCE_CA_DIR}/ca.crt")
-    if source.requester_pays:
-        arguments.append("--requester-pays")
-    if source.virtual_hosts:
-        arguments.append("--virtual-hosts")
-    if source.credentials.anonymous:
-        arguments.append("--anonymous")
-    if source.credentials.secret_ref:
-        arguments.append(f"--credentials-dir={CREDENTIALS_DIR}")
-    return arguments
 
 
 def _volumes(source: Source) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from modelcache_operator.planning.fetching import (
     plan_resolving,
     plan_tidying,
 )
-from modelcache_operator.planning.jobs import JobWish
+from modelcache_operator.planning.job_arguments import JobWish
 from modelcache_operator.planning.observed import CacheView, JobView, Observed
 from modelcache_operator.planning.placement import by_rendezvous, placed_nodes
 from modelcache_operator.planning.requests import is_proved, request_of, resolution_of

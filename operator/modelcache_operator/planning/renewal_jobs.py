@@ -5,13 +5,12 @@ from typing import Any
 
 from modelcache_api.messages import RenewalWish
 from modelcache_api.names import LABEL_NODE_HASH, LABEL_ROLE
-from modelcache_operator.planning.jobs import (
+from modelcache_operator.planning.job_arguments import (
     JobSettings,
     access_arguments,
     agent_arguments,
-    node_hash,
-    pod_template,
 )
+from modelcache_operator.planning.jobs import node_hash, pod_template
 from modelcache_operator.planning.observed import NodeView
 from modelcache_operator.planning.renewing import RenewalJob
 from modelcache_operator.planning.requests import request_of
