@@ -28,6 +28,11 @@ POLL_WAIT_S = 5.0
 #: this node goes on alone. Arbitrary: report, plan and spec take a second or two.
 INTRODUCTION_WAIT_S = 5.0
 
+#: A node that the origin group leaves without anything for so long, and that could read the origin,
+#: reads it for itself: the group may be full, broken, or gone. Arbitrary: far above what a chunk
+#: takes, and above the quarter of a minute for which a silent member is passed over.
+STARVED_S = 60.0
+
 
 class PeerCalls(Protocol):
     """Small things asked of other agents; `peers.client.PeerClient` is one. All raise PeerError."""
@@ -109,8 +114,10 @@ class SwarmLink:
 
     def step(self, tasks: asyncio.TaskGroup) -> None:
         """Ask whatever the policy wants to know now."""
-        self._follow_members()
         now = self._clock()
+        self._follow_members()
+        if self._is_starved(now):
+            self.policy.duty.set_group([self._me])
         for name, instance, since in self.policy.due_polls(now):
             self._begin(tasks, self._poll(name, instance, since))
         claim = self.policy.next_claim(now)
@@ -140,6 +147,10 @@ class SwarmLink:
         weights = {one.name: one.weight for one in members.neighbours} if self._calls else {}
         group = [one.name for one in members.group] if self._calls else []
         self.policy.set_members(weights, group or [self._me])
+
+    def _is_starved(self, now: float) -> bool:
+        is_left_out = self.policy.can_fetch and not self.policy.duty.is_member
+        return is_left_out and now - self.policy.active_at >= STARVED_S
 
     def _begin(self, tasks: asyncio.TaskGroup, asking: Coroutine[Any, Any, None]) -> None:
         task = tasks.create_task(asking)

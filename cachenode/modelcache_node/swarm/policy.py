@@ -65,7 +65,7 @@ class Swarm:
         self.origin_chunk_s = self.chunk_s = 0.0
         self._me = me
         self._uniform = uniform
-        self.began_at = self._active_at = now  # since when neighbours are awaited
+        self.began_at = self.active_at = now  # since when neighbours are awaited
         self._wanted = 0
         self._takes_lone_words = False
         self._urgent = self._early = 0
@@ -271,7 +271,7 @@ class Swarm:
         if takeable:
             self._takes_lone_words = False
         elif self._takes_lone_words or (
-            not self._under_way and now - self._active_at >= LONE_WORD_S
+            not self._under_way and now - self.active_at >= LONE_WORD_S
         ):
             self._takes_lone_words = True
             takeable = self._wanted & rarity.held
@@ -306,7 +306,7 @@ class Swarm:
         return None
 
     def _ask(self, slot: int, one: Neighbour | None, now: float) -> Ask:
-        self._active_at = now
+        self.active_at = now
         self._wanted &= ~(1 << slot)
         if one is None:
             return self._under_way.begin(slot, None, now, None)
@@ -376,7 +376,7 @@ class Swarm:
         self._want_again(ask.slot)
 
     def _end(self, ask: Ask, now: float) -> tuple[Ask, ...]:
-        self._active_at = now
+        self.active_at = now
         one = self.neighbours.get(ask.peer or "")
         if one is not None and one.n_in_flight:
             one.n_in_flight -= 1

@@ -46,7 +46,13 @@ from modelcache_node.transfer.peer_fetching import PeerFetcher
 from modelcache_node.transfer.peer_ranges import PeerRange
 from modelcache_node.transfer.pins import condition
 from modelcache_node.transfer.proxies import Proxies
-from modelcache_node.transfer.ranges import MoverStats, PeerTls, RangeRequest, RangeResult
+from modelcache_node.transfer.ranges import (
+    MoverStats,
+    PeerTls,
+    RangeRequest,
+    RangeResult,
+    Traffic,
+)
 from modelcache_node.transfer.redirects import MAX_HOPS, Hop, Ways, first_hop, next_hop
 from modelcache_node.transfer.rules import OpenNetwork, Rules
 from modelcache_node.transfer.wire import Assignment, Keys
@@ -117,6 +123,8 @@ class Movers:
             uniform=uniform,
         )
         self._peers = PeerFetcher(self._dispatcher, clock=clock, tls=peer_tls)
+        self.from_origins = Traffic()
+        self.from_peers = Traffic()
 
     async def __aenter__(self) -> Self:
         """Start the workers; does not wait until they are up."""
@@ -193,7 +201,10 @@ class Movers:
 
     async def fetch_from_peer(self, wanted: PeerRange) -> RangeResult:
         """Fetch one chunk from one peer, as `PeerFetcher.fetch`."""
-        return await self._peers.fetch(wanted)
+        self.from_peers.requests += 1
+        result = await self._peers.fetch(wanted)
+        self.from_peers.bytes += result.bytes
+        return result
 
     def hurry(self, path: str | os.PathLike[str], offset: int, priority: int) -> None:
         """Let a range that was asked for and still waits go before others."""
@@ -261,7 +272,9 @@ class Movers:
             wants_crc64nvme=request.want_crc64nvme,
             tunnel_port=proxy.port if proxy else None,
         )
+        self.from_origins.requests += 1
         done = await self._dispatcher.carry(Ticket(assignment, request.priority))
+        self.from_origins.bytes += request.length
         return RangeResult.of(done, request.length)
 
     def _pause(self, failure: RangeFailedError, failures: int, endpoint: Endpoint) -> float:

@@ -99,6 +99,14 @@ class RangeResult:
         )
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What was asked of one kind of provider since the start, and the bytes of what came whole."""
+
+    requests: int = 0
+    bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class MoverStats:
     """Totals since the start, of all movers together.

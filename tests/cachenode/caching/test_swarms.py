@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelcache_node.caching import swarm_links
+from modelcache_node.caching.members import Member, Members
 from modelcache_node.demo.s3_endpoint import S3Endpoint
 from support.s3_source import Source
 from support.swarm_nodes import SwarmNode, open_swarm
@@ -115,3 +116,28 @@ async def test_lists_that_are_gone_leave_a_fetch_with_those_it_had(tmp_path, sou
             node.members = None
         for node, done in zip(nodes, await asyncio.gather(*fetching), strict=True):
             assert_whole(node, done.revision, source)
+
+
+async def test_a_node_that_the_origin_group_leaves_without_anything_helps_itself(
+    tmp_path, source, monkeypatch
+):
+    monkeypatch.setattr(swarm_links, "STARVED_S", 0.2)
+    async with open_swarm(tmp_path, 1) as (node,):
+        node.members = Members(group=(Member("full", "127.0.0.1:1"),))
+        done = await node.prefetch(source, "team-a")
+        assert done.bytes_from_origin == done.bytes
+
+
+async def test_requests_and_bytes_are_counted_by_provider(tmp_path, source):
+    async with open_swarm(tmp_path, 2) as (first, second):
+        await first.prefetch(source, "team-a")
+        done = await second.prefetch(source, "team-a")
+        n_objects = N_FILES + 1
+        fetched, fed = first.cache.metrics(), second.cache.metrics()
+    # Beside the bytes one of each object was read, to prove access.
+    assert fetched["origin_received_bytes_total"] == done.bytes + n_objects
+    assert fetched["peer_received_bytes_total"] == 0
+    assert fed["origin_received_bytes_total"] == n_objects
+    assert fed["origin_requests_total"] == n_objects
+    assert fed["peer_received_bytes_total"] == done.bytes
+    assert fed["peer_requests_total"] >= n_objects
