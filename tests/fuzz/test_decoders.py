@@ -17,6 +17,7 @@ from modelcache_api.have_map import HaveMap
 from modelcache_api.layouts import HubLayout
 from modelcache_api.manifest import Checksum, File, Manifest
 from modelcache_api.messages import from_agent, from_client
+from modelcache_api.peer_proofs import PassedProof, pack_proofs, unpack_proofs
 from modelcache_csi.errors import PreconditionError
 from modelcache_csi.volume_context import parse_publish
 from modelcache_node.origins.file_list import parse as parse_file_list
@@ -47,6 +48,11 @@ MANIFESTS = [
 MAPS = [
     HaveMap(1, 0, 2, 40, array("I", [1, 7]), array("I", [3, 4]), vouched=1).pack(),
     HaveMap(1, 2, 3, 9, gone=array("I", [2]), fetching=array("I", [5]), can_fetch=True).pack(),
+]
+PROOFS = [
+    pack_proofs(
+        [PassedProof(namespace="a", model_cache="m", model_cache_uid="u", request="", at=1)]
+    )
 ]
 HEADS = [
     b'HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nETag: "a"\r\n'
@@ -106,6 +112,15 @@ def test_have_map_is_fuzzed(count, raw):
     with suppress(InvalidRequestError):
         found = HaveMap.unpack(raw)
         assert HaveMap.unpack(found.pack()) == found
+
+
+@fuzzed
+@given(raw=inputs(PROOFS))
+def test_peer_proofs_are_fuzzed(count, raw):
+    count()
+    with suppress(InvalidRequestError):
+        found = unpack_proofs(raw)
+        assert unpack_proofs(pack_proofs(found)) == found
 
 
 @fuzzed

@@ -35,8 +35,8 @@ class SwarmNode(Node):
         return self.folder / "revisions" / revision.removeprefix("sha256:") / "tree" / path
 
     async def fetching(self) -> None:
-        """Until a fetch has begun."""
-        while not self.cache.metrics()["fetches"]:
+        """Until a fetch has begun; it may have ended."""
+        while not self.cache.report().revisions:
             await asyncio.sleep(0)
 
     async def leave(self) -> None:

@@ -15,7 +15,6 @@ class Scenario:
     rate: float = 20.0
     origin_rate: float | None = None
     latency_s: float = 0.001
-    n_neighbours: int = 32
     limits: SwarmLimits = field(default_factory=SwarmLimits)
     #: Uplink and downlink of some nodes, as parts of `rate`.
     slow_up: dict[int, float] = field(default_factory=dict)
@@ -36,7 +35,6 @@ class Scenario:
     liars: frozenset[int] = frozenset()
     #: Maps are as old as this when they are read.
     stale_s: float = 0.0
-    group_size: int = 32
 
     @property
     def ideal_s(self) -> float:

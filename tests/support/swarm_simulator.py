@@ -20,6 +20,7 @@ from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_node.swarm.asks import Ask, ClaimAsk, Failure
 from modelcache_node.swarm.policy import Swarm
 from modelcache_node.swarm.uploads import admits, hints
+from modelcache_operator.planning.swarms import Peer, lists_for
 from support.swarm_scenarios import Result, Scenario
 
 _BLOB = "5" * 64
@@ -134,25 +135,11 @@ class Simulator:
     # Who knows whom
 
     def _connect(self) -> None:
-        """A ring of near ones and random far ones, both ways, as the operator writes them."""
-        n, wanted = self.scenario.n_nodes, self.scenario.n_neighbours
-        group = [
-            node.name for node in self.rng.sample(self.nodes, min(n, self.scenario.group_size))
-        ]
-        known: list[set[int]] = [set() for _ in range(n)]
-        if n - 1 <= wanted:
-            known = [set(range(n)) - {number} for number in range(n)]
-        else:
-            for _ in range(wanted // 2):
-                order = list(range(n))
-                self.rng.shuffle(order)
-                for one, other in zip(order, order[1:] + order[:1], strict=True):
-                    if len(known[one]) < wanted and len(known[other]) < wanted:
-                        known[one].add(other)
-                        known[other].add(one)
+        """As the operator introduces them."""
+        peers = tuple(Peer(node.name, node.name, zone="") for node in self.nodes)
         for node in self.nodes:
-            weights = {self.nodes[other].name: 1.0 for other in sorted(known[node.number])}
-            node.members = (weights, group)
+            neighbours, group = lists_for(node.name, f"seed {self.scenario.seed}", peers)
+            node.members = ({one.name: 1.0 for one in neighbours}, [one.name for one in group])
 
     # Life and death
 

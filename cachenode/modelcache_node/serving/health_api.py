@@ -51,5 +51,5 @@ def metrics_text(values: dict[str, float]) -> str:
     lines: list[str] = []
     for name, value in values.items():
         kind = "counter" if name.endswith("_total") else "gauge"
-        lines += [f"# TYPE modelcache_{name} {kind}", f"modelcache_{name} {value:g}"]
+        lines += [f"# TYPE modelcache_{name} {kind}", f"modelcache_{name} {value}"]
     return "\n".join(lines) + "\n"

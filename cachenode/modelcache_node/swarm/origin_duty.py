@@ -25,6 +25,9 @@ MAX_GIVEN = 1024
 #: The elected node may take so many mean chunk times for one chunk, but at least the second, in
 #: seconds, before another reads it too: small chunks vary much and cost little.
 HEDGE_CHUNK_TIMES, MIN_HEDGE_S = 2.0, 2.0
+#: What a helper takes for the mean until it read a chunk itself: while a whole group begins at
+#: once an origin answers slowly, and that is no sign of a broken member. Arbitrary.
+UNKNOWN_CHUNK_S = 5.0
 #: A member that cannot fetch, or did not answer, is passed over so long.
 PASSED_OVER_S = 15.0
 
@@ -138,9 +141,9 @@ class OriginDuty:
     def answered(
         self, asked: ClaimAsk, states: Sequence[ClaimState], now: float, chunk_s: float
     ) -> None:
-        """The elected node answered; `chunk_s` is the mean time of a chunk from the origin."""
+        """The elected node answered; `chunk_s`: the mean of an origin's chunk, 0 if unknown."""
         self._asking = None
-        hedge_s = max(HEDGE_CHUNK_TIMES * chunk_s, MIN_HEDGE_S)
+        hedge_s = max(HEDGE_CHUNK_TIMES * (chunk_s or UNKNOWN_CHUNK_S), MIN_HEDGE_S)
         self._quiet_until[asked.member] = now + hedge_s
         for slot, state in zip(asked.slots, states, strict=True):
             if state is ClaimState.YOURS:

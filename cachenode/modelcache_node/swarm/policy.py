@@ -397,4 +397,4 @@ class Swarm:
         )
 
     def claim_answered(self, asked: ClaimAsk, states: Sequence[ClaimState], now: float) -> None:
-        self.duty.answered(asked, states, now, self.origin_chunk_s or 1.0)
+        self.duty.answered(asked, states, now, self.origin_chunk_s)

@@ -109,8 +109,7 @@ def test_every_seed_ends_whatever_goes_wrong(seed):
 
 
 def test_what_a_node_sends_depends_on_its_neighbours_and_not_on_the_swarm():
-    small = {"n_chunks": 192, "n_neighbours": 8, "group_size": 8}
-    few, many = run(n_nodes=9, **small), run(n_nodes=72, **small)
+    few, many = run(n_nodes=33, n_chunks=192), run(n_nodes=99, n_chunks=192)
     assert many.messages_per_node <= 1.25 * few.messages_per_node
     assert many.ratio <= 1.35
     assert many.origin_fetches <= 1.05 * 192
