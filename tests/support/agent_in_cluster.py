@@ -74,7 +74,11 @@ class _Handler(QuietHandler):
 
 
 class AgentInCluster(Agent):
-    """See the module. `job_flags` is how a Job reaches it, but for its token."""
+    """See the module.
+
+    Attributes:
+        job_flags: How a Job reaches it, but for its token.
+    """
 
     def __init__(self, home: Path, api: ApiServer, tls: Tls) -> None:
         account, port = home / "account", free_port()
@@ -95,9 +99,11 @@ class AgentInCluster(Agent):
             "KUBERNETES_SERVICE_HOST": "localhost",
             "KUBERNETES_SERVICE_PORT": str(api.server.port),
         }
+        self.job_url = f"https://127.0.0.1:{port}"
+        self.ca_file = account / "ca.crt"
         self.job_flags: tuple[str | Path, ...] = (
-            *("--agent", f"https://127.0.0.1:{port}", "--agent-server-name", AGENT_SERVER_NAME),
-            *("--agent-ca-file", account / "ca.crt"),
+            *("--agent", self.job_url, "--agent-server-name", AGENT_SERVER_NAME),
+            *("--agent-ca-file", self.ca_file),
         )
 
 
