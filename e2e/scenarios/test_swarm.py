@@ -151,10 +151,11 @@ def wait_present(release: Release, node: str, book: Book, at_least_bytes: int) -
 
 def wait_trees(cluster: Cluster, nodes: Sequence[str], revision: str) -> None:
     """Wait until nodes can give pods a revision; asks their disks, and no API server."""
-    folder = f"{DATA_DIR}/revisions/{revision.removeprefix('sha256:')}"
+    tree = f"{DATA_DIR}/revisions/{revision.removeprefix('sha256:')}/tree"
+    find = ("find", f"{DATA_DIR}/revisions", "-maxdepth", "2", "-name", "tree")
     for node in nodes:
         wait_until(
-            lambda node=node: "tree" in cluster.on_node(node, "ls", folder).split(),
+            lambda node=node: tree in cluster.on_node(node, *find).splitlines(),
             f"the model on {node}",
             timeout_s=SWARM_TIMEOUT_S,
             interval_s=LOOK_INTERVAL_S,

@@ -135,6 +135,32 @@ def test_who_keeps_or_holds_a_revision_and_can_be_reached_shares_it():
     ]
 
 
+@pytest.mark.parametrize(
+    ("address", "is_its"),
+    [
+        ("10.0.0.7:7440", True),
+        ("[fd00::7]:7440", True),
+        ("n1:7440", True),
+        ("10.244.3.9:7440", True),
+        ("10.244.4.9:7440", False),
+        ("10.0.0.8:7440", False),
+        ("evil.example:7440", False),
+        ("", False),
+        (":7440", False),
+    ],
+)
+def test_an_address_that_is_not_its_node_s_is_passed_to_nobody(address, is_its):
+    body = node("n1")
+    body["spec"]["podCIDRs"] = ["10.244.3.0/24"]
+    body["status"]["addresses"] += [
+        {"type": "InternalIP", "address": "10.0.0.7"},
+        {"type": "InternalIP", "address": "fd00::7"},
+    ]
+    caches = {"n1": parse_cache_node(cache_node("n1", address=address))}
+    found = peers_of(REVISION, {"n1"}, {"n1": parse_node(body)}, caches, after(1))
+    assert bool(found) == is_its
+
+
 def _holding(name: str):
     body = cache_node(name, address=f"{name}:7440")
     body["status"]["models"] = [held()]

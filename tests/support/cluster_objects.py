@@ -44,6 +44,7 @@ def node(
                     "lastTransitionTime": stamp(since),
                 }
             ],
+            "addresses": [{"type": "Hostname", "address": name}],
             "nodeInfo": {"bootID": boot_id, "operatingSystem": "linux"},
         },
     }

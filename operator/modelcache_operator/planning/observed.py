@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from modelcache_api.cache_node import CacheNode, CacheNodeSpec, HeldModel, Proof, Wanted
@@ -39,7 +40,8 @@ class Taint:
 class NodeView:
     """A Node, as far as placement cares.
 
-    `not_ready_since` is None while the node is ready.
+    `not_ready_since` is None while the node is ready. `hosts` are its own addresses and names,
+    `pod_ranges` where its pods get theirs.
     """
 
     name: str
@@ -49,6 +51,8 @@ class NodeView:
     boot_id: str
     is_linux: bool
     not_ready_since: datetime | None
+    hosts: frozenset[str] = frozenset()
+    pod_ranges: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,8 @@ def parse_node(body: Mapping[str, Any]) -> NodeView:
         boot_id=info.get("bootID") or "",
         is_linux=system == "linux",
         not_ready_since=None if is_ready else parse_time(since),
+        hosts=frozenset(entry["address"] for entry in status.get("addresses") or ()),
+        pod_ranges=tuple(ip_network(one, strict=False) for one in spec.get("podCIDRs") or ()),
     )
 
 

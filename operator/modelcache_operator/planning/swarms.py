@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from ipaddress import ip_address
 
 from modelcache_api.cache_node import (
     MAX_NEIGHBOURS,
@@ -48,14 +49,30 @@ def peers_of(
     caches: Mapping[str, CacheView],
     now: datetime,
 ) -> tuple[Peer, ...]:
-    """The nodes that should keep `revision`, or hold any of it, and can be reached; by name."""
+    """The nodes that should keep `revision`, or hold any of it, and can be reached; by name.
+
+    An agent's word on its address counts only if that is its node's, or one of the node's pods':
+    who holds an agent's token would have others' signed requests sent to himself, to pass them on.
+    """
     return tuple(
         Peer(name, cache.address, nodes[name].labels.get(ZONE_LABEL, ""))
         for name, cache in sorted(caches.items())
-        if cache.address
+        if is_address_of(nodes.get(name), cache.address)
         and (name in keepers or revision in cache.held)
         and is_live(nodes.get(name), cache, now)
     )
+
+
+def is_address_of(node: NodeView | None, address: str) -> bool:
+    """Whether ``host:port`` is on `node`, as the kubelet and the cluster say."""
+    host = address.rpartition(":")[0].strip("[]")
+    if node is None or not host:
+        return False
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return host in node.hosts
+    return host in node.hosts or any(found in one for one in node.pod_ranges)
 
 
 def lists_for(
