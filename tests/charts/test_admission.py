@@ -3,7 +3,7 @@
 import copy
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -114,28 +114,41 @@ def api(chart: Chart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiS
         _wait_until_enforced(server)
         server.request("POST", CACHE_NODES, cache_node("n1"), user=OPERATOR)
         server.request("POST", MODEL_CACHES, MODEL_CACHE)
+        good = functools.partial(server.request, "POST", f"{JOBS}?dryRun=All", user=OPERATOR)
+        _wait_for(lambda: good(prefetch_job()), is_refused=False)
         yield server
 
 
 def _wait_until_enforced(server: ApiServer) -> None:
     bad_job = prefetch_job()
     bad_job["spec"]["template"]["spec"]["hostNetwork"] = True
-    attempts = (
-        functools.partial(server.request, "POST", CACHE_NODES, cache_node("probe")),
-        functools.partial(server.request, "POST", f"{JOBS}?dryRun=All", bad_job, user=OPERATOR),
-    )
+    others_job = accessed(serviceAccountName="another")
+    probe = f"{CACHE_NODES}/probe"
+
+    def make_and_unmake() -> None:
+        server.request("POST", CACHE_NODES, cache_node("probe"))
+        server.request("DELETE", probe)
+
+    _wait_for(make_and_unmake)
+    for job in (bad_job, others_job):
+        _wait_for(
+            functools.partial(server.request, "POST", f"{JOBS}?dryRun=All", job, user=OPERATOR)
+        )
+
+
+def _wait_for(attempt: Callable[[], object], *, is_refused: bool = True) -> None:
+    """Until a policy refuses it, or lets it pass: what is made takes effect a moment later."""
     give_up_at = time.monotonic() + EFFECTIVE_WITHIN_S
-    for attempt in attempts:
-        while time.monotonic() < give_up_at:
-            try:
-                attempt()
-                server.request("DELETE", f"{CACHE_NODES}/probe")
-            except RefusedError as e:
-                if "ValidatingAdmissionPolicy" in str(e):
-                    break
-            time.sleep(0.2)
-        else:
-            raise AssertionError("policies are not enforced")
+    while time.monotonic() < give_up_at:
+        try:
+            attempt()
+            if not is_refused:
+                return
+        except RefusedError as e:
+            if is_refused and "ValidatingAdmissionPolicy" in str(e):
+                return
+        time.sleep(0.2)
+    raise AssertionError("policies are not enforced")
 
 
 def test_every_policy_is_free_of_type_errors(api: ApiServer) -> None:
@@ -260,7 +273,7 @@ SHELL = {"name": "sh", "image": "busybox", "command": ["sh"]}
         ),
         (
             "volumes.1",
-            {"name": "tmp", "configMap": {"name": "holds-an-aws-config"}},
+            {"name": "tmp", "configMap": {"name": "ca"}},
             "nothing over its image",
         ),
         ("containers.1", SHELL, "one container"),
@@ -299,6 +312,78 @@ def test_the_operator_s_token_is_good_for_prefetch_jobs_only(
     with pytest.raises(RefusedError, match=message) as refused:
         api.request("POST", f"{JOBS}?dryRun=All", changed(path, value), user=OPERATOR)
     assert refused.value.status in (403, 422)
+
+
+def accessed(**spec: object) -> Object:
+    """A prefetch Job whose pod has another access than its ModelCache names."""
+    job = prefetch_job()
+    job["spec"]["template"]["spec"] |= spec
+    return job
+
+
+def volumes_but(name: str, **source: object) -> list[Object]:
+    given = prefetch_job()["spec"]["template"]["spec"]["volumes"]
+    return [*(one for one in given if one["name"] != name), {"name": name, **source}]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"volumes": volumes_but("credentials", secret={"secretName": "another"})},
+            "mounts the Secret that its ModelCache names",
+        ),
+        (
+            {"volumes": volumes_but("more", secret={"secretName": "another"})},
+            "mounts the Secret that its ModelCache names",
+        ),
+        (
+            {"volumes": volumes_but("more", projected={"sources": [{"secret": {"name": "x"}}]})},
+            "mounts Secrets and ConfigMaps by themselves",
+        ),
+        (
+            {"volumes": volumes_but("source-ca", configMap={"name": "another"})},
+            "mounts the ConfigMap that its ModelCache names",
+        ),
+        ({"serviceAccountName": "another"}, "runs as the ServiceAccount that its ModelCache names"),
+        ({"serviceAccount": "another"}, "runs as the ServiceAccount that its ModelCache names"),
+    ],
+)
+def test_a_job_has_the_secret_and_the_service_account_that_its_model_cache_names(
+    api: ApiServer, spec: Object, message: str
+) -> None:
+    """Cross-tenant secret (CVE-2026-39961): whoever holds the operator's token reads no other."""
+    with pytest.raises(RefusedError, match=message):
+        api.request("POST", f"{JOBS}?dryRun=All", accessed(**spec), user=OPERATOR)
+
+
+def test_a_job_that_names_no_model_cache_is_refused(api: ApiServer) -> None:
+    job = prefetch_job()
+    del job["metadata"]["annotations"]
+    with pytest.raises(RefusedError, match="names its ModelCache"):
+        api.request("POST", f"{JOBS}?dryRun=All", job, user=OPERATOR)
+
+
+def test_a_namespace_without_a_model_cache_has_no_prefetch_jobs(api: ApiServer) -> None:
+    api.request("POST", "/api/v1/namespaces", {"metadata": {"name": "bare"}})
+    job = prefetch_job()
+    job["metadata"]["namespace"] = "bare"
+    path = "/apis/batch/v1/namespaces/bare/jobs?dryRun=All"
+    with pytest.raises(RefusedError, match="no params found"):
+        api.request("POST", path, job, user=OPERATOR)
+
+
+def test_a_job_may_have_what_another_model_cache_of_its_namespace_does_not_name(
+    api: ApiServer,
+) -> None:
+    other = copy.deepcopy(MODEL_CACHE)
+    other["metadata"]["name"] = "other"
+    other["spec"]["source"]["credentials"] = {"serviceAccountName": "reader"}
+    api.request("POST", MODEL_CACHES, other)
+    job = prefetch_job()
+    api.request("POST", f"{JOBS}?dryRun=All", job, user=OPERATOR)
+    job["metadata"]["annotations"]["modelcache.io/model-cache"] = "other"
+    _wait_for(functools.partial(api.request, "POST", f"{JOBS}?dryRun=All", job, user=OPERATOR))
 
 
 def test_the_operator_reads_no_secret(api: ApiServer) -> None:

@@ -40,8 +40,10 @@ log = logging.getLogger(__name__)
 _BYTES_PAUSE_S = 10.0
 #: Progress in nodes, too: a thousand nodes that finish within a minute are not a thousand writes.
 _COUNTS_PAUSE_S = 2.0
-#: A Job that the API server refused (a quota, a policy) is tried again after this.
+#: A Job that the API server refused (a quota, a policy) is tried again after this; the first time
+#: sooner, as a policy may not have seen yet what the ModelCache says now.
 _REFUSED_PAUSE = timedelta(seconds=30)
+_FIRST_REFUSED_PAUSE = timedelta(seconds=2)
 #: Between two looks at a CacheNode's spec that takes something away, seconds: a spec from half the
 #: plans would have models evicted that the other half wants.
 _SECOND_LOOK_S = 1.0
@@ -176,7 +178,9 @@ class Reconciler:
     def _note_refusal(self, key: ModelCacheKey, wish: JobWish, error: KubeError) -> None:
         said = Said(Reason.JOB_PENDING, shown(f"the Job was refused: {error.words}"))
         log.warning("%s: node %s: %s", key, wish.node, said.message)
-        self._refused[key][wish.node] = Refusal(said, self._now() + _REFUSED_PAUSE)
+        refused = self._refused[key]
+        pause = _REFUSED_PAUSE if wish.node in refused else _FIRST_REFUSED_PAUSE
+        refused[wish.node] = Refusal(said, self._now() + pause)
         self._queue.add(key)  # the status should say so
 
     async def _write_status(

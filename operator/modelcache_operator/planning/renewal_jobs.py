@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 from modelcache_api.messages import RenewalWish
-from modelcache_api.names import LABEL_NODE_HASH, LABEL_ROLE
+from modelcache_api.names import ANNOTATION_MODEL_CACHE, LABEL_NODE_HASH, LABEL_ROLE
 from modelcache_operator.planning.job_arguments import (
     JobSettings,
     access_arguments,
@@ -42,6 +42,7 @@ def renewal_manifest(job: RenewalJob, node: NodeView, settings: JobSettings) -> 
             "name": _name(job),
             "namespace": first.metadata.namespace,
             "labels": labels,
+            "annotations": {ANNOTATION_MODEL_CACHE: first.metadata.name},
         },
         "spec": {
             "backoffLimit": 0,
