@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from modelcache_api.blob_key import Place
-from modelcache_api.errors import InvalidRequestError
+from modelcache_api.errors import InvalidRequestError, ModelCacheError
 from modelcache_api.manifest import Manifest
 from modelcache_api.peer_proofs import unpack_proofs
 from modelcache_node.caching.capacity import Capacity
@@ -82,29 +82,32 @@ class PeerStarts:
 
     async def look(self) -> None:
         """Begin what is due."""
-        for revision, due_at in list(self._due_at.items()):
-            if self._clock() >= due_at and self._is_lacking(revision):
-                self._due_at[revision] = self._clock() + PAUSE_S
+        now, proved = self._clock(), self._proving.proved()
+        for revision in [one for one, due_at in self._due_at.items() if now >= due_at]:
+            is_wished = revision in self._due_at  # still, after what was begun before
+            if not is_wished or (revision in proved and self._is_coming(revision)):
+                continue
+            self._due_at[revision] = now + PAUSE_S
+            try:
                 async with self._removals.kept(revision):
                     await self._begin(revision)
+            except ModelCacheError as e:  # the disk's
+                _LOG.warning("%s is not begun from peers: %s", revision, e)
 
-    def _is_lacking(self, revision: str) -> bool:
-        is_coming = self._store.is_complete(revision) or revision in self._fetches.running
-        return not (is_coming and self._proving.is_proved(revision))
+    def _is_coming(self, revision: str) -> bool:
+        return self._store.is_complete(revision) or revision in self._fetches.running
 
     async def _begin(self, revision: str) -> None:
         manifest = self._manifest_here(revision)
         for peer in self._swarms.sharers(revision)[:MAX_ASKED]:
-            if manifest is not None and self._proving.is_proved(revision):
+            if manifest is not None and revision in self._proving.proved():
                 break
             try:
                 manifest = manifest or await self._manifest_of(peer, revision)
                 await self._take_proofs(peer, revision)
             except (PeerError, InvalidRequestError) as e:
                 _LOG.info("%s: %s", revision, e)
-        if manifest is None or not self._proving.is_proved(revision):
-            return
-        if self._store.is_complete(revision) or revision in self._fetches.running:
+        if manifest is None or revision not in self._proving.proved() or self._is_coming(revision):
             return
         if self._is_awaited(revision) or self._capacity.has_room_for(manifest):
             _LOG.info("%s: no Job brings it; fetching from peers", revision)

@@ -108,12 +108,14 @@ class Proving:
         if bounded:
             await asyncio.to_thread(self._store.index.renew_proofs, bounded)
 
-    def is_proved(self, revision: str) -> bool:
-        """Whether any namespace may use a revision by a proof of this node that holds."""
-        return any(
-            proof.revision == revision and not proof.is_provisional and self.refusal(proof) is None
+    def proved(self) -> set[str]:
+        """Revisions that some namespace may use, by a proof of this node that holds."""
+        now = self._now()
+        return {
+            proof.revision
             for proof in self._store.index.proofs
-        )
+            if not proof.is_provisional and self._freshness.holds(proof, now)
+        }
 
     async def take_passed(self, revision: str, passed: Iterable[PassedProof]) -> None:
         """Take another agent's proofs of a revision, where there is none as young here.
@@ -137,7 +139,10 @@ class Proving:
                 one.root,
                 renewed_at=min(one.renewed_at, now),
             )
-            if self.refusal(proof) is None and known.get(_whose(proof), -1.0) < proof.checked_at:
+            if (
+                self._freshness.holds(proof, now)
+                and known.get(_whose(proof), -1.0) < proof.checked_at
+            ):
                 await asyncio.to_thread(self._store.index.put_proof, proof)
 
     def proof_of(self, wish: LeaseRequest) -> Proof | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modelcache_api.errors import DiskFullError
 from modelcache_api.listing import ListedObject
 from modelcache_api.messages import Done, Hello, LeaseReport, LeaseState, RevisionState
 from modelcache_node.caching import peer_starts
@@ -166,3 +167,17 @@ async def test_a_job_gets_its_time_first(tmp_path, monkeypatch):
         done = await held_by(holder, tmp_path)
         await wished(cold, done.revision)
         assert cold.cache.report().revisions == []
+
+
+async def test_a_full_disk_ends_nothing(tmp_path, monkeypatch):
+    async with open_swarm(tmp_path, 2) as (holder, cold):
+        done = await held_by(holder, tmp_path)
+
+        def full(*_: object) -> None:
+            raise DiskFullError("no space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("modelcache_node.store.index.Index.put_proof", full)
+            await wished(cold, done.revision)
+        await cold.cache.peer_starts.look()
+        await complete(cold)
