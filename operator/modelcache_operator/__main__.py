@@ -74,7 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="as the agents are told; proofs are renewed at half of it (default %(default)s)",
     )
-    parser.add_argument("--job-proxy", default="", metavar="URL", help="HTTPS_PROXY of Jobs")
+    parser.add_argument("--job-https-proxy", default="", metavar="URL", help="HTTPS_PROXY of Jobs")
+    parser.add_argument("--job-http-proxy", default="", metavar="URL", help="HTTP_PROXY of Jobs")
     parser.add_argument("--job-no-proxy", default="", metavar="LIST", help="NO_PROXY of Jobs")
     parser.add_argument(
         "--job-mirrors",
@@ -99,7 +100,8 @@ def _options(args: argparse.Namespace) -> Options:
         workers=args.workers,
         kubeconfig=args.kubeconfig,
         proof_max_age_s=args.proof_max_age,
-        job_proxy=args.job_proxy,
+        job_https_proxy=args.job_https_proxy,
+        job_http_proxy=args.job_http_proxy,
         job_no_proxy=args.job_no_proxy,
         job_mirrors=args.job_mirrors,
     )

@@ -50,7 +50,8 @@ class Options:
     workers: int
     kubeconfig: str | None
     proof_max_age_s: float
-    job_proxy: str = ""
+    job_https_proxy: str = ""
+    job_http_proxy: str = ""
     job_no_proxy: str = ""
     job_mirrors: str = ""
 
@@ -116,7 +117,8 @@ def _job_settings(options: Options) -> Callable[[], JobSettings]:
             image_pull_secrets=options.image_pull_secrets,
             agent_url=f"https://{host}:{options.agent_port}",
             agent_ca_pem=options.agent_ca_file.read_text(),  # anew: certificates are renewed
-            https_proxy=options.job_proxy,
+            https_proxy=options.job_https_proxy,
+            http_proxy=options.job_http_proxy,
             no_proxy=options.job_no_proxy,
             mirrors=options.job_mirrors,
         )

@@ -68,17 +68,24 @@ def test_agent_and_operator_agree_on_how_long_a_proof_holds(chart: Chart) -> Non
 
 
 def test_agent_and_jobs_are_told_of_the_proxy(chart: Chart) -> None:
-    proxy = {"https": "http://proxy.example:3128", "noProxy": ".svc,10.0.0.0/8"}
+    proxy = {
+        "https": "http://proxy.example:3128",
+        "http": "http://plain.example:3128",
+        "noProxy": ".svc,10.0.0.0/8",
+    }
     rendered = chart.render(proxy=proxy)
     [container] = rendered.pod_specs()["agent"]["containers"]
     environment = {one["name"]: one.get("value") for one in container["env"]}
     assert environment["HTTPS_PROXY"] == proxy["https"]
+    assert environment["HTTP_PROXY"] == proxy["http"]
     assert environment["NO_PROXY"] == proxy["noProxy"]
     _, *arguments = command(rendered, "operator")
     options = operator_parser().parse_args(arguments)
-    assert (options.job_proxy, options.job_no_proxy) == (proxy["https"], proxy["noProxy"])
+    assert (options.job_https_proxy, options.job_http_proxy) == (proxy["https"], proxy["http"])
+    assert options.job_no_proxy == proxy["noProxy"]
     [policy] = [p for p in rendered.all("ValidatingAdmissionPolicy") if "-jobs" in str(p)]
     assert "e.name == 'HTTPS_PROXY'" in str(policy)
+    assert "e.name == 'HTTP_PROXY'" in str(policy)
 
 
 def test_the_operator_is_told_of_mirrors(chart: Chart) -> None:

@@ -6,6 +6,7 @@ a gigabyte; docs/adr says more. Requests run in threads, few at a time.
 
 import asyncio
 import http.client
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from modelcache_api.errors import (
 )
 from modelcache_api.listing import ObjectGrant
 from modelcache_api.manifest import Checksum
+from modelcache_api.proxies import Proxies
 from modelcache_api.store_codes import shown
 from modelcache_node.origins.base import SourceObject, SourceOptions, is_selected
 from modelcache_node.origins.keys import tree_path
@@ -45,6 +47,7 @@ class AnonymousS3Origin:
         self._options = options
         self._threads = threads
         self._prefix = parts.path.lstrip("/")
+        self._proxies = Proxies.from_environment(os.environ)
         region = options.region or _DEFAULT_REGION
         self._base = _base_url(options, parts.netloc, region)
         if (
@@ -119,17 +122,8 @@ class AnonymousS3Origin:
         self, method: str, url: str, headers: dict[str, str] | None = None
     ) -> tuple[dict[str, str], bytes]:
         """One request: the answer's headers, names in lower case, and its body."""
-        parts = urlsplit(url)
-        assert parts.hostname
-        connection = (
-            http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=_TIMEOUT_S, context=self._tls
-            )
-            if parts.scheme == "https"
-            else http.client.HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT_S)
-        )
+        connection, target = self._connection(url)
         try:
-            target = parts.path + (f"?{parts.query}" if parts.query else "")
             connection.request(method, target, headers=headers or {})
             answer = connection.getresponse()
             body = answer.read(_MAX_BODY_BYTES)
@@ -140,6 +134,21 @@ class AnonymousS3Origin:
         if answer.status >= 300:
             _refuse(answer.status, body, self._options.uri)
         return {name.lower(): value for name, value in answer.getheaders()}, body
+
+    def _connection(self, url: str) -> tuple[http.client.HTTPConnection, str]:
+        """Not yet connected, and what to ask for on it."""
+        parts = urlsplit(url)
+        assert parts.hostname
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        proxy = self._proxies.way_to(parts.scheme, parts.hostname)
+        host, port = proxy or (parts.hostname, parts.port)
+        if parts.scheme == "http":
+            plain = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+            return plain, url if proxy else target
+        secure = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=self._tls)
+        if proxy:
+            secure.set_tunnel(parts.hostname, parts.port or 443)
+        return secure, target
 
 
 @asynccontextmanager

@@ -80,7 +80,7 @@ class Connection:
         self._clock = clock
         self._n_served = 0
         self._addresses = list(assignment.addresses)
-        self._port = assignment.tunnel_port or assignment.port
+        self._port = assignment.proxy_port or assignment.port
         self._step: Callable[[], Done | None]
         self._connect_next("it has no address")
 

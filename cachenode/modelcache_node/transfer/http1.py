@@ -56,6 +56,7 @@ def build_request(
     *,
     span: tuple[int, int] | None,
     condition: tuple[str, str] | None,
+    is_asked_whole: bool = False,
 ) -> bytes:
     """The bytes of one GET.
 
@@ -65,6 +66,7 @@ def build_request(
         headers: A grant's own headers.
         span: First and last byte wanted; None asks for the whole object.
         condition: The header that pins the object's state, see `pins`.
+        is_asked_whole: Ask for the whole http URL, as proxies want it.
 
     Raises:
         ValueError: something in it could end a line or stand for two requests.
@@ -73,7 +75,8 @@ def build_request(
         raise ValueError("the URL's path holds characters that must be percent-encoded")
     if not host or not _is_printable(host):
         raise ValueError("the URL's host is malformed")
-    lines = [f"GET {target} HTTP/1.1", f"Host: {host}", "Accept-Encoding: identity"]
+    asked = f"http://{host}{target}" if is_asked_whole else target
+    lines = [f"GET {asked} HTTP/1.1", f"Host: {host}", "Accept-Encoding: identity"]
     if span is not None:
         lines.append(f"Range: bytes={span[0]}-{span[1]}")
     if condition is not None:

@@ -30,6 +30,7 @@ from modelcache_api.errors import (
     SourceUnavailableError,
 )
 from modelcache_api.peer_auth import ClusterKeys
+from modelcache_api.proxies import Proxies
 from modelcache_api.retry_after import retry_after_s
 from modelcache_node.transfer.addresses import AddressBook, Endpoint, check_name
 from modelcache_node.transfer.dispatching import Dispatcher, Ticket
@@ -45,7 +46,6 @@ from modelcache_node.transfer.pacing import (
 from modelcache_node.transfer.peer_fetching import PeerFetcher
 from modelcache_node.transfer.peer_ranges import PeerRange
 from modelcache_node.transfer.pins import condition
-from modelcache_node.transfer.proxies import Proxies
 from modelcache_node.transfer.ranges import (
     MoverStats,
     PeerTls,
@@ -96,7 +96,7 @@ class Movers:
         rules: Rules | None = None,
         peer_tls: PeerTls | None = None,
     ) -> None:
-        """Start nothing yet. HTTPS_PROXY and NO_PROXY of our environment hold, see `proxies`.
+        """Start nothing yet. Proxies of our environment hold, see `modelcache_api.proxies`.
 
         Args:
             count: Worker processes; None chooses by the number of cores.
@@ -246,14 +246,15 @@ class Movers:
             raise
 
     async def _ask(self, request: RangeRequest, hop: Hop) -> RangeResult:
-        endpoint, head = hop.endpoint, _request_head(request, hop)
-        proxy = self._proxies.way_to(endpoint)
+        endpoint = hop.endpoint
+        proxy = self._proxies.way_to(endpoint.scheme, endpoint.host)
+        head = _request_head(request, hop, is_proxied=proxy is not None)
         try:
             if proxy is None:
                 addresses = await self._book.addresses_of(endpoint)
             else:
                 check_name(self._rules, endpoint.host)
-                addresses = await self._proxy_book.addresses_of(proxy)
+                addresses = await self._proxy_book.addresses_of(Endpoint("http", *proxy))
         except SourceUnavailableError as e:
             raise RangeFailedError(FailureKind.UNAVAILABLE, str(e)) from e
         assignment = Assignment(
@@ -270,7 +271,7 @@ class Movers:
             validator=request.validator,
             total_bytes=request.total_bytes,
             wants_crc64nvme=request.want_crc64nvme,
-            tunnel_port=proxy.port if proxy else None,
+            proxy_port=proxy.port if proxy else None,
         )
         self.from_origins.requests += 1
         done = await self._dispatcher.carry(Ticket(assignment, request.priority))
@@ -298,8 +299,9 @@ def default_limits(memory_bytes: int | None, count: int) -> MoverLimits:
     return MoverLimits(dirty_bytes=dirty_bytes, keep_cached_bytes=memory_bytes // 4 // count)
 
 
-def _request_head(request: RangeRequest, hop: Hop) -> bytes:
+def _request_head(request: RangeRequest, hop: Hop, *, is_proxied: bool) -> bytes:
     last = request.offset + request.length - 1
+    is_asked_whole = is_proxied and hop.endpoint.scheme == "http"
     try:
         return build_request(
             hop.target,
@@ -307,6 +309,7 @@ def _request_head(request: RangeRequest, hop: Hop) -> bytes:
             hop.headers,
             span=(request.offset, last) if request.length else None,
             condition=condition(request.validator),
+            is_asked_whole=is_asked_whole,
         )
     except ValueError as e:
         raise InvalidSourceError(str(e)) from e

@@ -1,20 +1,13 @@
-"""Which origins are reached through the administrator's proxy, and how a tunnel is asked for.
+"""How a proxy is asked for a tunnel.
 
-``HTTPS_PROXY`` and ``NO_PROXY`` as other programs read them: https goes through the proxy by
-CONNECT, so that it sees names and no bytes; what ``NO_PROXY`` names, and plain http, goes straight.
 The proxy is the administrator's, at whatever address; where a name leads behind it, the proxy
 decides: of origins reached through it the *names* are checked (see `rules`), and addresses that
 stand as names.
 """
 
-import ipaddress
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Literal
-from urllib.parse import urlsplit
 
-from modelcache_api.errors import InvalidRequestError
-from modelcache_node.transfer.addresses import Endpoint
 from modelcache_node.transfer.failures import FailureKind, RangeFailedError
 from modelcache_node.transfer.transports import (
     WOULD_BLOCK,
@@ -25,49 +18,6 @@ from modelcache_node.transfer.transports import (
 
 #: A proxy's answer to CONNECT is a line and a few headers. Arbitrary, far above.
 MAX_ANSWER_BYTES = 8 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Proxies:
-    """See the module. `https` None: none."""
-
-    https: Endpoint | None = None
-    exempt: tuple[str, ...] = ()
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Proxies":
-        """Raises InvalidRequestError: HTTPS_PROXY is not ``http://host:port``."""
-        url = environment.get("HTTPS_PROXY") or environment.get("https_proxy") or ""
-        exempt = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
-        names = tuple(name.strip().lower() for name in exempt.split(",") if name.strip())
-        if not url:
-            return cls(None, names)
-        parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError as e:
-            raise InvalidRequestError(f"HTTPS_PROXY: {e}") from None
-        if parts.scheme != "http" or not parts.hostname or not port or "@" in parts.netloc:
-            raise InvalidRequestError("HTTPS_PROXY is http://host:port, without a user name")
-        return cls(Endpoint("http", parts.hostname, port), names)
-
-    def way_to(self, endpoint: Endpoint) -> Endpoint | None:
-        """The proxy through which an origin is reached; None: straight."""
-        if self.https is None or endpoint.scheme != "https":
-            return None
-        host = endpoint.host.lower()
-        return None if any(_is_exempt(host, name) for name in self.exempt) else self.https
-
-
-def _is_exempt(host: str, name: str) -> bool:
-    if name == "*":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-        return address in ipaddress.ip_network(name, strict=False)
-    except ValueError:  # one of them is no address: names are compared
-        suffix = name.removeprefix("*").removeprefix(".")
-        return host == suffix or host.endswith(f".{suffix}")
 
 
 class TunnelTransport:

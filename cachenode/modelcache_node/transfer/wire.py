@@ -26,8 +26,8 @@ class Assignment(NamedTuple):
 
     To a peer the worker adds its signature, and the answer must be signed. `crc32c` is then that of
     the bytes, if it is known; `server_name` is whom the certificate names, if not `host`. With
-    `tunnel_port`, `addresses` are those of a proxy that listens there. An urgent one
-    does not wait for a connection to be free.
+    `proxy_port`, `addresses` are those of a proxy that listens there: https by a tunnel. An urgent
+    one does not wait for a connection to be free.
     """
 
     id: int
@@ -46,7 +46,7 @@ class Assignment(NamedTuple):
     is_peer: bool = False
     crc32c: int | None = None
     server_name: str | None = None
-    tunnel_port: int | None = None
+    proxy_port: int | None = None
     is_urgent: bool = False
 
     @property

@@ -269,7 +269,7 @@ class Worker:
             return PlainTransport
         name = assignment.server_name or assignment.host
         secure = self._trust_store().transport_to(name, assignment.trust)
-        if assignment.tunnel_port is None:
+        if assignment.proxy_port is None:
             return secure
         from modelcache_node.transfer.proxies import through  # noqa: PLC0415 - few have a proxy
 

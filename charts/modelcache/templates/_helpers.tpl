@@ -52,12 +52,17 @@ system:serviceaccount:{{ (index . 0).Release.Namespace }}:{{ include "modelcache
 {{- include "modelcache.fullname" . | upper | replace "-" "_" }}_AGENT_SERVICE_HOST
 {{- end -}}
 
-{{- /* HTTPS_PROXY and NO_PROXY of an agent; nothing without a proxy. */ -}}
+{{- /* Variables that tell an agent of the proxies; nothing without one. */ -}}
 {{- define "modelcache.proxyVariables" -}}
-{{- if .Values.proxy.https -}}
-- {name: HTTPS_PROXY, value: {{ .Values.proxy.https | quote }}}
+{{- with .Values.proxy.https }}
+- {name: HTTPS_PROXY, value: {{ . | quote }}}
+{{- end }}
+{{- with .Values.proxy.http }}
+- {name: HTTP_PROXY, value: {{ . | quote }}}
+{{- end }}
+{{- if or .Values.proxy.https .Values.proxy.http }}
 - {name: NO_PROXY, value: {{ .Values.proxy.noProxy | quote }}}
-{{- end -}}
+{{- end }}
 {{- end -}}
 
 {{- define "modelcache.clusterKeySecret" -}}

@@ -24,6 +24,7 @@ class JobSettings:
     agent_url: str
     agent_ca_pem: str
     https_proxy: str = ""
+    http_proxy: str = ""
     no_proxy: str = ""
     mirrors: str = ""
 

@@ -261,12 +261,11 @@ def _container(
 
 
 def _proxy_variables(settings: JobSettings) -> list[dict[str, str]]:
-    if not settings.https_proxy:
-        return []
-    return [
-        {"name": "HTTPS_PROXY", "value": settings.https_proxy},
-        {"name": "NO_PROXY", "value": settings.no_proxy},
-    ]
+    proxies = {"HTTPS_PROXY": settings.https_proxy, "HTTP_PROXY": settings.http_proxy}
+    given = {name: url for name, url in proxies.items() if url}
+    if given:
+        given["NO_PROXY"] = settings.no_proxy
+    return [{"name": name, "value": value} for name, value in given.items()]
 
 
 def _volumes(source: Source) -> list[dict[str, Any]]:
