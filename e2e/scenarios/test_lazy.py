@@ -10,7 +10,7 @@ from e2e.cluster import Capability, Cluster, Process, container_ids
 from e2e.containers import exhaust_memory, kill_container
 from e2e.figures import Figures
 from e2e.lab.commands import wait_until
-from e2e.library import BUCKET, Library
+from e2e.library import BUCKET, Book, Library
 from e2e.readers import Reader
 from e2e.release import NAMESPACE, Release, marks
 from e2e.tenants import Tenant
@@ -22,6 +22,7 @@ KILLS = 3
 CONTAINER_TIMEOUT_S = 120.0
 FUSE, CSI = "fuse.modelcache", "kubernetes.io~csi"
 KINDS = ", lazy and complete volume"
+ALL_KINDS = f"{KINDS}, lazy one begun before"
 LOOK_S = 0.5
 
 pytestmark = pytest.mark.needs(Capability.NODES, Capability.STORE)
@@ -88,10 +89,14 @@ def test_promise_lazy_mounts_outlive_us__out_of_memory(
 ) -> None:
     node = nodes[2]
     readers = both_kinds("hungry", tenant, library, cluster, node)
-    for part in ("csi", "agent"):
-        exhaust_memory(release, part, node)
-        figures.add(f"longest read, {part} out of memory{KINDS}", go_on(readers), "")
-    end(readers)
+    book = library.book("hungry-early", MODEL_MIB)
+    with cluster.store.limited(SLOW_BITS_PER_S):
+        early = begun_early("hungry-early", book, tenant, node)
+        for part in ("csi", "agent"):
+            exhaust_memory(release, part, node)
+            figures.add(f"longest read, {part} out of memory{KINDS}", go_on(readers), "")
+    early.wait_whole(book)
+    end([*readers, early])
 
 
 def test_promise_lazy_mounts_outlive_us__upgraded(
@@ -104,13 +109,18 @@ def test_promise_lazy_mounts_outlive_us__upgraded(
 ) -> None:
     node = nodes[0]
     readers = both_kinds("upgraded", tenant, library, cluster, node)
-    release.replace_pods("lazy")
-    figures.add(f"longest read, agent and plugin upgraded{KINDS}", go_on(readers), "")
+    book = library.book("upgraded-early", MODEL_MIB)
+    with cluster.store.limited(SLOW_BITS_PER_S):
+        early = begun_early("upgraded-early", book, tenant, node)
+        release.replace_pods("lazy")
+    early.wait_whole(book)
+    readers = [*readers, early]
+    figures.add(f"longest read, agent and plugin upgraded{ALL_KINDS}", go_on(readers), "")
 
     before = release.pods("keeper")
     handed_over = ("keeper.updateStrategy=HandOver", "keeper.podAnnotations.round=handed-over")
     release.install(*marks("lazy"), *handed_over)
-    figures.add(f"longest read, keeper upgraded by hand-over{KINDS}", go_on(readers), "")
+    figures.add(f"longest read, keeper upgraded by hand-over{ALL_KINDS}", go_on(readers), "")
     assert not set(release.pods("keeper").values()) & set(before.values())
     taken = [one["mounts"] for one in release.logs("keeper", node) if one["message"] == "took over"]
     assert len(taken) == 1
@@ -124,7 +134,7 @@ def test_promise_lazy_mounts_outlive_us__upgraded(
         "another keeper",
         timeout_s=CONTAINER_TIMEOUT_S,
     )
-    figures.add(f"longest read, keeper's pod deleted too{KINDS}", go_on(readers), "")
+    figures.add(f"longest read, keeper's pod deleted too{ALL_KINDS}", go_on(readers), "")
     end(readers)
 
 
@@ -200,16 +210,22 @@ def both_kinds(
 ) -> Sequence[Reader]:
     """A reader of a model that was mounted lazily, and one of it when it was complete."""
     book = library.book(name, MODEL_MIB)
-    lazy = Reader(tenant, f"{name}-lazy", name, node, mode="lazy")
     with cluster.store.limited(SLOW_BITS_PER_S):
-        tenant.declare(name, book.uri, node=node)
-        lazy.begin()
+        lazy = begun_early(name, book, tenant, node)
     lazy.wait_whole(book)
     complete = Reader(tenant, f"{name}-complete", name, node)
     complete.start(book)
     assert fs_type(lazy, tenant, cluster) == FUSE
     assert fs_type(complete, tenant, cluster) != FUSE
     return lazy, complete
+
+
+def begun_early(name: str, book: Book, tenant: Tenant, node: str) -> Reader:
+    """A reader of a model that has only just begun to come."""
+    tenant.declare(name, book.uri, node=node)
+    reader = Reader(tenant, f"{name}-lazy", name, node, mode="lazy")
+    reader.begin()
+    return reader
 
 
 def fs_type(reader: Reader, tenant: Tenant, cluster: Cluster) -> str:

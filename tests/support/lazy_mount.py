@@ -184,6 +184,10 @@ class KeeperProcess:
                 stderr=subprocess.PIPE,
             )
         )
+        self.await_serving()
+
+    def await_serving(self) -> None:
+        """Until it says so, once more."""
         stderr = self._processes[-1].stderr
         assert stderr
         while b'"serving"' not in (line := stderr.readline()):

@@ -69,6 +69,8 @@ def node_findings(report: NodeReport) -> Iterator[Finding]:
             "not reported since the agent's start",
             "nothing is evicted until the CSI plugin has reported; is it running?",
         )
+    if report.lazy is not None and report.lazy.lacks:
+        yield Finding("lazy mounts", f"do without {', '.join(report.lazy.lacks)}")
     for revision in report.revisions:
         if revision.state in (RevisionState.FAILED, RevisionState.WAITING_FOR_GRANT):
             yield Finding(

@@ -1,8 +1,8 @@
 """The keeper: holds the descriptors of lazy mounts while everybody else dies.
 
-A FUSE mount lives as long as somebody has its ``/dev/fuse`` descriptor open. This process has it,
-and does nothing else: it never touches a mount, reads no descriptor, imports nothing of ours, and
-so has hardly a reason to be replaced.
+A FUSE mount lives while somebody has its ``/dev/fuse`` descriptor open. This process has it, and
+does nothing else: it touches no mount, reads no descriptor, imports nothing of ours, and so has
+hardly a reason to be replaced.
 
 Protocol, version 1: a SOCK_SEQPACKET unix socket, root alone; one JSON object per datagram, names
 of at most 100 characters. Each request is answered by one datagram, but for "take"::
@@ -12,14 +12,14 @@ of at most 100 characters. Each request is answered by one datagram, but for "ta
     {"drop": NAME}                forget them, also if they are unknown   -> {"ok": true}
     {"list": FROM}                -> {"names": […]}, sorted, those after FROM, at most 100
     {"take": 1}                   hand over to a new keeper: {"name": NAME} + descriptors for each
-                                  mount, then {"end": how many}; after its {"put": ""} we only wait
+                                  mount, then {"end": how many}; after its {"put": ""} we retire
 
-What a client put stays when it goes; a killed keeper gets it again from the servers, which notice.
+What a client put stays when it goes; a killed keeper gets it again from the servers, which notice,
+and so does a retired one whose successor is gone.
 """
 
 import argparse
 import array
-import contextlib
 import json
 import os
 import selectors
@@ -27,7 +27,9 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 #: Mounts of one node. Arbitrary, above the pods of a node.
 MAX_MOUNTS = 1024
@@ -37,6 +39,7 @@ _MAX_DATAGRAM_BYTES = 16 << 10
 _MAX_NAME = 100
 _PAGE = 100
 _HAND_OVER_TIMEOUT_S = 5.0  # for a message between keepers; arbitrary
+_GONE_LOOKS = 3  # a second apart; arbitrary, above the restart of a killed worker
 
 
 class Keeper:
@@ -47,17 +50,13 @@ class Keeper:
         self.is_retired = False
 
     def handle(self, client: socket.socket, raw: bytes, fds: list[int]) -> None:
-        """Answer one request. Raises ValueError: it is none."""
-        request = json.loads(raw)
-        if not isinstance(request, dict) or len(request) != 1:
-            raise ValueError("not a request")
-        [(verb, name)] = request.items()
+        """Answer one request. Raises ValueError or TypeError: it is none."""
+        [(verb, name)] = dict(json.loads(raw)).items()
         if verb == "take":
             self._hand_over(client)
-            return
-        if not isinstance(name, str) or len(name) > _MAX_NAME:
+        elif not isinstance(name, str) or len(name) > _MAX_NAME:
             raise ValueError("not a name")
-        if verb == "put" and fds:
+        elif verb == "put" and fds:
             self.put(name, fds)
             send(client, {"ok": True})
         elif verb == "get":
@@ -90,17 +89,13 @@ def take_over(path: str, keeper: Keeper) -> None:
     """Get everything from the keeper that serves at `path`, if one does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as old:
         old.settimeout(_HAND_OVER_TIMEOUT_S)
-        try:
-            old.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return
+        if old.connect_ex(path):
+            return  # nobody does
         send(old, {"take": 1})
-        while True:
-            raw, fds = receive(old)
-            message = json.loads(raw)
-            if "end" in message:
-                break
+        raw, fds = receive(old)
+        while "end" not in (message := json.loads(raw)):
             keeper.put(message["name"], fds)
+            raw, fds = receive(old)
         send(old, {"put": ""})
         say("took over", mounts=len(keeper.mounts))
 
@@ -108,38 +103,43 @@ def take_over(path: str, keeper: Keeper) -> None:
 def serve(path: str, keeper: Keeper) -> None:
     """Until retired. The socket's name goes to the newest keeper, in one step."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    mask = os.umask(0o177)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{path}.new")
+    os.umask(0o177)
+    Path(f"{path}.new").unlink(missing_ok=True)
     listener.bind(f"{path}.new")
-    os.umask(mask)
     listener.listen(64)
     os.rename(f"{path}.new", path)
     with selectors.DefaultSelector() as selector:
-        selector.register(listener, selectors.EVENT_READ)
+        selector.register(listener, selectors.EVENT_READ, listener)
         say("serving", mounts=len(keeper.mounts))
         while not keeper.is_retired:
             for key, _ in selector.select():
                 if key.fileobj is listener:
                     accept(listener, selector)
-                elif isinstance(key.fileobj, socket.socket):
-                    attend(key.fileobj, keeper, selector)
+                else:
+                    attend(key.data, keeper, selector)
         for key in list(selector.get_map().values()):
-            if isinstance(key.fileobj, socket.socket):
-                key.fileobj.close()
-    while keeper.mounts:
-        close(keeper.mounts.popitem()[1])
+            key.data.close()
+    for fds in keeper.mounts.values():
+        close(fds)
+
+
+def until_gone(path: str) -> None:
+    """Until nobody serves at `path` any more."""
+    n_misses = 0
+    while n_misses < _GONE_LOOKS:
+        time.sleep(1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as successor:
+            n_misses = n_misses + 1 if successor.connect_ex(path) else 0
 
 
 def accept(listener: socket.socket, selector: selectors.BaseSelector) -> None:
     client, _ = listener.accept()
-    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    _, uid, _ = struct.unpack("3i", credentials)
+    _, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid != os.getuid() or len(selector.get_map()) > MAX_CLIENTS:
         client.close()
         return
     client.settimeout(_HAND_OVER_TIMEOUT_S)
-    selector.register(client, selectors.EVENT_READ)
+    selector.register(client, selectors.EVENT_READ, client)
 
 
 def attend(client: socket.socket, keeper: Keeper, selector: selectors.BaseSelector) -> None:
@@ -150,7 +150,7 @@ def attend(client: socket.socket, keeper: Keeper, selector: selectors.BaseSelect
         if raw:
             keeper.handle(client, raw, fds)
             return
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, TypeError) as e:
         say("hanging up", error=str(e))
     finally:
         close(fds)
@@ -181,7 +181,6 @@ def close(fds: Sequence[int]) -> None:
 def say(message: str, **fields: object) -> None:
     line = {"level": "info", "logger": "keeper", "message": message, **fields}
     sys.stderr.write(json.dumps(line) + "\n")
-    sys.stderr.flush()
 
 
 def main() -> None:
@@ -191,9 +190,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     keeper = Keeper()
     take_over(path, keeper)
-    serve(path, keeper)
-    while True:  # a container that ends would be started again, and take everything back
-        signal.pause()
+    while True:  # a container that ended would be started again, and take everything back
+        serve(path, keeper)
+        until_gone(path)
+        keeper = Keeper()
 
 
 if __name__ == "__main__":

@@ -133,6 +133,18 @@ def test_a_keeper_hands_over_to_the_next_one(mount: LazyMount) -> None:
         successor.stop()
 
 
+def test_a_keeper_that_handed_over_serves_again_when_its_successor_is_gone(
+    mount: LazyMount,
+) -> None:
+    successor = KeeperProcess(mount.keeper.path)
+    successor.start()
+    until(lambda: successor.holds(mount.name), "the mount at the successor")
+    successor.stop()
+    mount.keeper.await_serving()
+    until(lambda: mount.keeper.holds(mount.name), "the mount at the first keeper again")
+    Reader(mount, 4096).finish()
+
+
 def test_a_keeper_is_ready_when_it_serves_and_not_while_another_containers_does(
     lazy_root: Path,
 ) -> None:
@@ -158,7 +170,8 @@ def test_a_keeper_that_hears_nonsense_hangs_up_and_lives(lazy_root) -> None:
     keeper = KeeperProcess(lazy_root / "keeper.sock")
     keeper.start()
     try:
-        for request in ({"put": "without descriptors"}, {"get": "x" * 101}, {"dance": "x"}):
+        nonsense = ({"put": "without descriptors"}, {"get": "x" * 101}, {"dance": "x"}, {}, [], 5)
+        for request in nonsense:
             with KeeperClient(keeper.path) as client, pytest.raises(KeeperAwayError):
                 client._ask(request)
         with KeeperClient(keeper.path) as client:
