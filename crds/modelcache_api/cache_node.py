@@ -31,6 +31,7 @@ from modelcache_api.objects import (
     Revision,
     Uid,
 )
+from modelcache_api.swarm_bounds import MAX_NEIGHBOURS, MAX_ORIGIN_GROUP, MAX_SWARMS
 
 KIND = "CacheNode"
 PLURAL = "cachenodes"
@@ -41,11 +42,6 @@ MAX_MODELS = 1000
 MAX_PROOFS = 1000
 MAX_WANTED = 500
 MAX_RENEWALS = 1000
-#: Revisions that a node is told about others of: those that it lacks. Arbitrary; at 5 KB each.
-MAX_SWARMS = 64
-#: Of one revision: who a node asks for chunks, and who share the origin.
-MAX_NEIGHBOURS = 32
-MAX_ORIGIN_GROUP = 32
 #: At least so often an agent writes its status, seconds.
 HEARTBEAT_S = 60.0
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from modelcache_api.cache_node import MAX_NEIGHBOURS, MAX_ORIGIN_GROUP, MAX_SWARMS
+from modelcache_api.swarm_bounds import MAX_NEIGHBOURS, MAX_ORIGIN_GROUP, MAX_SWARMS
 from modelcache_operator.kube.client import CACHE_NODES
 from modelcache_operator.planning.observed import parse_cache_node, parse_node
 from modelcache_operator.planning.swarms import (

@@ -3,16 +3,12 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
-from modelcache_api.cache_node import (
-    MAX_NEIGHBOURS,
-    MAX_ORIGIN_GROUP,
-    MAX_SWARMS,
-    CacheNodeSpec,
-    SwarmLists,
-    SwarmMember,
-)
+from modelcache_api.swarm_bounds import MAX_NEIGHBOURS, MAX_ORIGIN_GROUP, MAX_SWARMS
+
+if TYPE_CHECKING:  # pydantic's loading takes longer than much that a pull does
+    from modelcache_api.cache_node import CacheNodeSpec, SwarmLists, SwarmMember
 
 #: How much dearer a neighbour in another zone is than one in this. Arbitrary: it is asked when
 #: those near have three times its requests under way, or not what is wanted.
@@ -55,7 +51,7 @@ class Members:
         return {one.name: one.address for one in (*self.neighbours, *self.group)}
 
     @classmethod
-    def of_lists(cls, lists: SwarmLists) -> Self:
+    def of_lists(cls, lists: "SwarmLists") -> Self:
         """As the operator lists them."""
         return cls(tuple(map(_member, lists.neighbours)), tuple(map(_member, lists.origin_group)))
 
@@ -64,7 +60,7 @@ class Members:
 MembersOf: TypeAlias = Callable[[str], Members | None]
 
 
-def _member(listed: SwarmMember) -> Member:
+def _member(listed: "SwarmMember") -> Member:
     return Member(listed.name, listed.address, FAR_WEIGHT if listed.far else 1.0)
 
 
@@ -78,7 +74,7 @@ class Introductions:
     def __init__(self) -> None:
         self._known: OrderedDict[str, tuple[int, Members]] = OrderedDict()
 
-    def take(self, spec: CacheNodeSpec) -> None:
+    def take(self, spec: "CacheNodeSpec") -> None:
         """A spec came; it may come again, or be older than the last."""
         for lists in spec.swarms:
             epoch, _ = self._known.get(lists.revision, (-1, None))

@@ -15,7 +15,6 @@ from modelcache_api.chunk_slots import ChunkSlots
 from modelcache_api.claims import pack_answer, unpack_claim
 from modelcache_api.errors import InvalidRequestError
 from modelcache_api.manifest import Manifest
-from modelcache_api.peer_proofs import PassedProof, pack_proofs
 from modelcache_node.caching.members import Members, MembersOf
 from modelcache_node.caching.ordering import is_early
 from modelcache_node.caching.swarm_links import NO_SLOTS, PeerCalls, SwarmLink
@@ -118,6 +117,9 @@ class Swarms:
 
     def proofs(self, revision: str) -> bytes | None:
         """Those of this node that let a namespace use the revision; the newest first."""
+        # not at the top: pydantic's loading takes longer than much that a pull does
+        from modelcache_api.peer_proofs import PassedProof, pack_proofs  # noqa: PLC0415
+
         found = [
             PassedProof(
                 namespace=proof.namespace,

@@ -10,8 +10,8 @@ Mutable state: the neighbours, the accepted words, and how many hold each slot.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from modelcache_api.cache_node import MAX_NEIGHBOURS
 from modelcache_api.have_map import HaveMap
+from modelcache_api.swarm_bounds import MAX_NEIGHBOURS
 from modelcache_node.swarm.announcements import ELECTED, OWN, PASSED_ON, VOUCHED, Announcements
 from modelcache_node.swarm.bitsets import Rarity, each, of_slots
 from modelcache_node.swarm.neighbours import Neighbour

@@ -11,8 +11,8 @@ import sys
 from array import array
 from functools import cached_property, lru_cache
 
-from modelcache_api.cache_node import MAX_ORIGIN_GROUP
 from modelcache_api.chunk_slots import ChunkSlots
+from modelcache_api.swarm_bounds import MAX_ORIGIN_GROUP
 
 #: How many stand behind the elected node: the next two in hash order.
 N_HELPERS = 2

@@ -14,14 +14,9 @@ from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_address
 
-from modelcache_api.cache_node import (
-    MAX_NEIGHBOURS,
-    MAX_ORIGIN_GROUP,
-    MAX_SWARMS,
-    SwarmLists,
-    SwarmMember,
-)
+from modelcache_api.cache_node import SwarmLists, SwarmMember
 from modelcache_api.messages import RevisionState
+from modelcache_api.swarm_bounds import MAX_NEIGHBOURS, MAX_ORIGIN_GROUP, MAX_SWARMS
 from modelcache_operator.planning.observed import CacheView, NodeView
 from modelcache_operator.planning.placement import by_rendezvous, is_live
 

@@ -1,7 +1,7 @@
 """Election: equal on every node, even, and moving little when a member goes."""
 
-from modelcache_api.cache_node import MAX_ORIGIN_GROUP
 from modelcache_api.chunk_slots import ChunkSlots
+from modelcache_api.swarm_bounds import MAX_ORIGIN_GROUP
 from modelcache_node.swarm.rendezvous import Ranking
 
 SLOTS = ChunkSlots((("0123456789abcdef" * 4, 600), ("f" * 64, 400)))
