@@ -84,6 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="other places of sources, for Jobs; modelcache_api/mirrors.py has the form",
     )
+    parser.add_argument(
+        "--job-authorities-file",
+        type=Path,
+        metavar="PEM",
+        help="whom Jobs trust beside the public authorities",
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning"))
     return parser
 
@@ -104,6 +110,7 @@ def _options(args: argparse.Namespace) -> Options:
         job_http_proxy=args.job_http_proxy,
         job_no_proxy=args.job_no_proxy,
         job_mirrors=args.job_mirrors,
+        job_authorities_file=args.job_authorities_file,
     )
 
 

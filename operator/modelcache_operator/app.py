@@ -54,6 +54,7 @@ class Options:
     job_http_proxy: str = ""
     job_no_proxy: str = ""
     job_mirrors: str = ""
+    job_authorities_file: Path | None = None
 
 
 async def run(options: Options) -> None:
@@ -110,6 +111,8 @@ async def _run_with(leader: Any, *followers: Any) -> None:
 def _job_settings(options: Options) -> Callable[[], JobSettings]:
     host = f"[{options.agent_host}]" if ":" in options.agent_host else options.agent_host
 
+    authorities = options.job_authorities_file
+
     def current() -> JobSettings:
         return JobSettings(
             image=options.image,
@@ -121,6 +124,7 @@ def _job_settings(options: Options) -> Callable[[], JobSettings]:
             http_proxy=options.job_http_proxy,
             no_proxy=options.job_no_proxy,
             mirrors=options.job_mirrors,
+            authorities_pem=authorities.read_text() if authorities else "",
         )
 
     return current

@@ -88,6 +88,20 @@ def test_agent_and_jobs_are_told_of_the_proxy(chart: Chart) -> None:
     assert "e.name == 'HTTP_PROXY'" in str(policy)
 
 
+def test_agents_and_jobs_are_told_whom_to_trust(chart: Chart) -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----"
+    rendered = chart.render(authorities=pem)
+    [config] = [one for one in rendered.all("ConfigMap") if "authorities.crt" in one["data"]]
+    assert config["data"]["authorities.crt"].strip() == pem
+    path = Path("/etc/modelcache/config/authorities.crt")
+    assert agent(rendered).also_trust == path
+    _, *arguments = command(rendered, "operator")
+    assert operator_parser().parse_args(arguments).job_authorities_file == path
+    for part in ("agent", "operator"):
+        [volume] = [v for v in rendered.pod_specs()[part]["volumes"] if v["name"] == "config"]
+        assert volume["configMap"]["name"] == config["metadata"]["name"]
+
+
 def test_the_operator_is_told_of_mirrors(chart: Chart) -> None:
     mirrors = [
         {"source": "hf://", "mirrors": [{"endpoint": "https://hub.eu"}]},

@@ -59,7 +59,7 @@ def test_every_policy_fails_closed_and_is_bound(rendered: Rendering) -> None:
     assert all(b["spec"]["validationActions"] == ["Deny"] for b in bindings)
     assert all(p["spec"]["failurePolicy"] == "Fail" for p in policies.values())
     assert policies.keys() == {
-        f"{FULLNAME}-{name}" for name in ("jobs", "node-status", "operator-only")
+        f"{FULLNAME}-{name}" for name in ("jobs", "job-access", "node-status", "operator-only")
     }
 
 

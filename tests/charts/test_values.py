@@ -54,6 +54,7 @@ def test_an_unknown_value_is_refused(chart: Chart, values: dict[str, object]) ->
         {"agent": {"ports": {"peer": 0}}},
         {"logLevel": "verbose"},
         {"image": {"digest": "sha256:abc"}},
+        {"authorities": "corp.crt"},
         {"mirrors": [{"source": "s3://m/", "mirrors": []}]},
         {"mirrors": [{"source": "s3://m/", "mirrors": [{"region": "eu-1"}]}]},
         {"mirrors": [{"source": "m/", "mirrors": [{"uri": "s3://m/"}]}]},

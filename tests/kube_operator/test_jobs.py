@@ -200,6 +200,17 @@ def test_each_kind_of_credentials_reaches_the_pod_and_only_it():
         assert "serviceAccountName" not in _pod(source=source)
 
 
+def test_what_the_administrator_trusts_is_brought_to_the_job():
+    settings = replace(SETTINGS, authorities_pem="CORP")
+    assert "--also-trust=/var/run/modelcache/agent/authorities.crt" in _args(settings=settings)
+    template = _manifest(settings=settings)["spec"]["template"]
+    assert template["metadata"]["annotations"]["modelcache.io/authorities"] == "CORP"
+    [agent] = [one for one in template["spec"]["volumes"] if one["name"] == "agent"]
+    items = agent["projected"]["sources"][1]["downwardAPI"]["items"]
+    assert [one["path"] for one in items] == ["ca.crt", "authorities.crt"]
+    assert not any(one.startswith("--also-trust") for one in _args())
+
+
 def test_jobs_are_told_of_mirrors_and_of_what_these_must_have():
     mirrors = '[{"source":"s3://models/","mirrors":[{"uri":"s3://models-eu/"}]}]'
     settings = replace(SETTINGS, mirrors=mirrors)

@@ -62,7 +62,7 @@ def start(tmp_path: Path, planted: Planted, *flags):
         return subprocess.Popen(
             command(
                 *("prefetch", *planted.arguments, *flags),
-                *("--model-cache", "model", "--json", "--give-up", "5"),
+                *("--model-cache", "model", "--json"),
                 *("--termination-log", tmp_path / "termination"),
             ),
             env={**os.environ, **planted.environment},
@@ -161,7 +161,7 @@ def test_credentials_are_not_in_what_an_identity_service_says(agent, stand, tmp_
 
 
 def refused(agent, tmp_path, planted):
-    prefetch = start(tmp_path, planted, "--socket", agent.socket)
+    prefetch = start(tmp_path, planted, "--socket", agent.socket, "--give-up", "5")
     try:
         assert prefetch.wait(PATIENCE_S) in (42, 75)
     finally:

@@ -80,7 +80,7 @@ class AgentInCluster(Agent):
         job_flags: How a Job reaches it, but for its token.
     """
 
-    def __init__(self, home: Path, api: ApiServer, tls: Tls) -> None:
+    def __init__(self, home: Path, api: ApiServer, tls: Tls, *flags: str | Path) -> None:
         account, port = home / "account", free_port()
         account.mkdir()
         (account / "ca.crt").write_text(tls.ca_pem)
@@ -92,7 +92,7 @@ class AgentInCluster(Agent):
             home,
             *("--kubernetes", "--node-name", NODE, "--job-listen", f"127.0.0.1:{port}"),
             *("--tls-cert", str(home / "tls.crt"), "--tls-key", str(home / "tls.key")),
-            *("--allow-range", "127.0.0.0/8", "--log-level", "debug"),
+            *("--allow-range", "127.0.0.0/8", "--log-level", "debug", *map(str, flags)),
         )
         self.program = (sys.executable, "-c", _RUN, str(account))
         self.environment = {
@@ -108,11 +108,13 @@ class AgentInCluster(Agent):
 
 
 @contextmanager
-def agent_in_cluster(token: str, *, namespace: str) -> Iterator[tuple[AgentInCluster, ApiServer]]:
+def agent_in_cluster(
+    token: str, *flags: str | Path, namespace: str
+) -> Iterator[tuple[AgentInCluster, ApiServer]]:
     tls = Tls()
     api = ApiServer(tls, token, namespace)
     with api.server, agent_home() as home:
-        agent = AgentInCluster(home, api, tls)
+        agent = AgentInCluster(home, api, tls, *flags)
         agent.start()
         try:
             yield agent, api

@@ -110,6 +110,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("access")
     source.add_argument("--anonymous", action="store_true", help="send no credentials")
     source.add_argument("--ca-file", type=Path, metavar="PEM", help="CAs to trust instead")
+    _add_also_trust(source)
     source.add_argument(
         "--credentials-dir",
         type=Path,
@@ -137,6 +138,12 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         help="exit 75 after this long without progress (default %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one summary object")
+
+
+def _add_also_trust(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--also-trust", type=Path, metavar="PEM", help="CAs to trust beside the public ones"
+    )
 
 
 def _add_agent(commands: _Commands) -> None:
@@ -184,6 +191,7 @@ def _add_agent(commands: _Commands) -> None:
         action="store_true",
         help="accept a data directory on the root file system or a network disk",
     )
+    _add_also_trust(agent)
     agent.add_argument("--kubernetes", action="store_true", help="keep this node's CacheNode")
     agent.add_argument("--node-name", metavar="NAME", help="this node, as Kubernetes calls it")
     agent.add_argument(

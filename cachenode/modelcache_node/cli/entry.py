@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         args = build_parser().parse_args(
             _with_configuration(sys.argv[1:] if argv is None else argv)
         )
+        if getattr(args, "also_trust", None):
+            authorities = importlib.import_module("modelcache_node.cli.authorities")
+            authorities.trust_also(args.also_trust)
         code = importlib.import_module(f"modelcache_node.cli.{args.module}").run(args)
     except ModelCacheError as e:
         code = exit_code(e)

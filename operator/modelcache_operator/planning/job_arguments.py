@@ -7,6 +7,7 @@ from modelcache_api.names import AGENT_AUDIENCE
 from modelcache_api.source import Source
 
 AGENT_DIR = "/var/run/modelcache/agent"
+AGENT_CA_FILE, AUTHORITIES_FILE = "ca.crt", "authorities.crt"  # in AGENT_DIR
 CREDENTIALS_DIR = "/var/run/modelcache/credentials"
 SOURCE_CA_DIR = "/var/run/modelcache/source-ca"
 
@@ -16,6 +17,7 @@ class JobSettings:
     """What is the same for all Jobs.
 
     `agent_ca_pem`: who signed the agents' certificate. `mirrors`: as `modelcache_api.mirrors`.
+    `authorities_pem`: the administrator's, trusted for every source beside the public ones.
     """
 
     image: str
@@ -27,6 +29,7 @@ class JobSettings:
     http_proxy: str = ""
     no_proxy: str = ""
     mirrors: str = ""
+    authorities_pem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,13 @@ def _shape_arguments(spec: ModelCacheSpec) -> list[str]:
 def agent_arguments(settings: JobSettings) -> list[str]:
     """How a Job reaches its node's agent, and where it says why it failed."""
     mirrors = [f"--mirrors={settings.mirrors}"] if settings.mirrors else []
+    trust = [f"--also-trust={AGENT_DIR}/{AUTHORITIES_FILE}"] if settings.authorities_pem else []
     return [
         *mirrors,
+        *trust,
         f"--agent={settings.agent_url}",
         f"--token-file={AGENT_DIR}/token",
-        f"--agent-ca-file={AGENT_DIR}/ca.crt",
+        f"--agent-ca-file={AGENT_DIR}/{AGENT_CA_FILE}",
         f"--agent-server-name={AGENT_AUDIENCE}",
         "--termination-log=/dev/termination-log",
     ]

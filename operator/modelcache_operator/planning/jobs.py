@@ -22,7 +22,9 @@ from modelcache_api.names import (
 )
 from modelcache_api.source import Source
 from modelcache_operator.planning.job_arguments import (
+    AGENT_CA_FILE,
     AGENT_DIR,
+    AUTHORITIES_FILE,
     CREDENTIALS_DIR,
     SOURCE_CA_DIR,
     JobSettings,
@@ -55,6 +57,7 @@ _LONGEST_PAUSE = timedelta(hours=1)
 _PAUSE_FOR_STATUS = timedelta(seconds=10)
 
 _CA_ANNOTATION = f"{GROUP}/agent-ca"
+_AUTHORITIES_ANNOTATION = f"{GROUP}/authorities"
 #: The user of the image; `restricted` wants one that is not root.
 _USER = 65532
 _EXIT_USAGE, _EXIT_BAD_SOURCE = 2, 42
@@ -147,7 +150,7 @@ def pod_template(
     return {
         "metadata": {
             "labels": labels | _NO_SIDECARS,
-            "annotations": _NO_SIDECARS | {_CA_ANNOTATION: settings.agent_ca_pem},
+            "annotations": _NO_SIDECARS | dict(_pems(settings).values()),
         },
         "spec": _pod_spec(model_cache, node, arguments, settings),
     }
@@ -189,7 +192,7 @@ def _pod_spec(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(model_cache, arguments, settings)],
-        "volumes": _volumes(source),
+        "volumes": _volumes(source, settings),
     }
     if source.credentials.service_account_name:
         spec["serviceAccountName"] = source.credentials.service_account_name
@@ -268,9 +271,20 @@ def _proxy_variables(settings: JobSettings) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in given.items()]
 
 
-def _volumes(source: Source) -> list[dict[str, Any]]:
+def _pems(settings: JobSettings) -> dict[str, tuple[str, str]]:
+    """Whom a Job trusts: files beside its token, each with its annotation and what that holds."""
+    pems = {AGENT_CA_FILE: (_CA_ANNOTATION, settings.agent_ca_pem)}
+    if settings.authorities_pem:
+        pems[AUTHORITIES_FILE] = (_AUTHORITIES_ANNOTATION, settings.authorities_pem)
+    return pems
+
+
+def _volumes(source: Source, settings: JobSettings) -> list[dict[str, Any]]:
     token = {"audience": AGENT_AUDIENCE, "expirationSeconds": _TOKEN_S, "path": "token"}
-    field = {"fieldPath": f"metadata.annotations['{_CA_ANNOTATION}']"}
+    pems = [
+        {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
+        for path, (annotation, _) in _pems(settings).items()
+    ]
     volumes: list[dict[str, Any]] = [
         {
             "name": "agent",
@@ -278,7 +292,7 @@ def _volumes(source: Source) -> list[dict[str, Any]]:
                 "defaultMode": 0o440,
                 "sources": [
                     {"serviceAccountToken": token},
-                    {"downwardAPI": {"items": [{"path": "ca.crt", "fieldRef": field}]}},
+                    {"downwardAPI": {"items": pems}},
                 ],
             },
         },

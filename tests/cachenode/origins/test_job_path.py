@@ -5,6 +5,7 @@ Only the places of its mounts are others; the kubelet's part is in the end-to-en
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,13 @@ def agent():
         yield found
 
 
-def run_job(agent, hub, folder: Path, *, source=None, layout="plain", give_up_s=50):
+def run_job(agent, hub, folder: Path, *, source=None, layout="plain", give_up_s=50, authorities=""):
     """The Job's container, with its mounts in `folder`."""
     given = {"uri": hub.uri, "endpoint": hub.proxy.url, **(source or {})}
     body = model_cache(source=given)
     body["spec"]["layout"] = layout
     settings = JobSettings("image", "Always", (), agent.job_url, agent.ca_file.read_text())
+    settings = replace(settings, authorities_pem=authorities)
     wish = JobWish("n1", "r" * 20, 1)
     job = job_manifest(ModelCache.model_validate(body), wish, parse_node(node("n1")), settings)
     pod = job["spec"]["template"]["spec"]
@@ -59,6 +61,7 @@ def run_job(agent, hub, folder: Path, *, source=None, layout="plain", give_up_s=
     (folder / "agent").mkdir()
     (folder / "agent" / "token").write_text(TOKEN)
     (folder / "agent" / "ca.crt").write_text(agent.ca_file.read_text())
+    (folder / "agent" / "authorities.crt").write_text(authorities)
     places = {AGENT_DIR: folder / "agent", CREDENTIALS_DIR: hub.secrets}
     if any(volume["name"] == "source-ca" for volume in pod["volumes"]):
         (folder / "source-ca").mkdir()
@@ -89,6 +92,21 @@ def test_a_private_ca_of_the_users_config_map_is_trusted_by_job_and_agent(agent,
     assert done.returncode == 0, done.stderr
     tree = agent.tree(json.loads(done.stdout)["revision"])
     assert (tree / "sub" / "a.txt").read_bytes() == FILES["sub/a.txt"]
+
+
+def test_what_the_administrator_trusts_is_trusted_and_shared_by_all(hub, tmp_path):
+    authorities = hub.options().ca_file
+    digests = set()
+    for namespace in ("team", "rival"):
+        (tmp_path / namespace).mkdir()
+        with agent_in_cluster(TOKEN, "--also-trust", authorities, namespace=namespace) as (
+            agent,
+            _,
+        ):
+            done = run_job(agent, hub, tmp_path / namespace, authorities=authorities.read_text())
+            assert done.returncode == 0, done.stderr
+            digests.add(json.loads(done.stdout)["revision"])
+    assert len(digests) == 1, "known by its place, which no namespace can answer for"
 
 
 def test_a_private_ca_that_nobody_names_is_not_trusted(agent, hub, tmp_path):

