@@ -59,6 +59,7 @@ class AgentOptions:
     tls_key: Path | None = None
     capacity_bytes: int | None = None
     download_limit_bytes_per_s: int | None = None
+    origin_limit_bytes_per_s: int | None = None
     movers: int | None = None
     allow_any_disk: bool = False
     node_name: str | None = None
@@ -129,7 +130,11 @@ async def _open_agent(options: AgentOptions, stack: AsyncExitStack) -> _Agent:
             peer_tls=options.peer_tls,
         )
     )
-    swarms = Swarms(store, clock=time.monotonic)
+    swarms = Swarms(
+        store,
+        clock=time.monotonic,
+        origin_limit_bytes_per_s=options.origin_limit_bytes_per_s,
+    )
     cache = Cache(
         store,
         movers,

@@ -18,6 +18,7 @@ from modelcache_api.messages import (
 )
 from modelcache_api.names import API_VERSION
 from modelcache_api.objects import (
+    MAX_INT64,
     ApiModel,
     Bytes,
     ConditionStatus,
@@ -98,6 +99,9 @@ class SwarmLists(ApiModel):
 
     origin_group: Annotated[tuple[SwarmMember, ...], Field(max_length=MAX_ORIGIN_GROUP)] = ()
     """Nodes that read the source, each chunk once among them; the same list on every node."""
+
+    origin_bytes_per_second: Annotated[int, Field(ge=1, le=MAX_INT64)] | None = None
+    """What this node may read from the revision's source: its share of the cluster's limit."""
 
 
 class CacheNodeSpec(ApiModel):

@@ -74,6 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="as the agents are told; proofs are renewed at half of it (default %(default)s)",
     )
+    parser.add_argument(
+        "--origin-limit",
+        type=int,
+        metavar="BYTES_PER_S",
+        help="what all agents may read from sources together; default: no limit",
+    )
     parser.add_argument("--job-https-proxy", default="", metavar="URL", help="HTTPS_PROXY of Jobs")
     parser.add_argument("--job-http-proxy", default="", metavar="URL", help="HTTP_PROXY of Jobs")
     parser.add_argument("--job-no-proxy", default="", metavar="LIST", help="NO_PROXY of Jobs")
@@ -106,6 +112,7 @@ def _options(args: argparse.Namespace) -> Options:
         workers=args.workers,
         kubeconfig=args.kubeconfig,
         proof_max_age_s=args.proof_max_age,
+        origin_limit_bytes_per_s=args.origin_limit,
         job_https_proxy=args.job_https_proxy,
         job_http_proxy=args.job_http_proxy,
         job_no_proxy=args.job_no_proxy,

@@ -17,7 +17,7 @@ from typing import Any
 import kopf
 from aiohttp import web
 
-from modelcache_operator.handlers.reconciling import Reconciler
+from modelcache_operator.handlers.reconciling import Bounds, Reconciler
 from modelcache_operator.handlers.sight import Sight
 from modelcache_operator.handlers.snapshot import Key, Snapshot
 from modelcache_operator.handlers.watching import (
@@ -50,6 +50,7 @@ class Options:
     workers: int
     kubeconfig: str | None
     proof_max_age_s: float
+    origin_limit_bytes_per_s: int | None = None
     job_https_proxy: str = ""
     job_http_proxy: str = ""
     job_no_proxy: str = ""
@@ -75,7 +76,7 @@ async def run(options: Options) -> None:
         settings=_job_settings(options),
         now=_now,
         clock=time.monotonic,
-        proof_max_age=timedelta(seconds=options.proof_max_age_s),
+        bounds=Bounds(timedelta(seconds=options.proof_max_age_s), options.origin_limit_bytes_per_s),
     )
     ready = asyncio.Event()
     async with contextlib.aclosing(client), _serving_health(options.health_listen, ready):

@@ -102,6 +102,15 @@ def test_agents_and_jobs_are_told_whom_to_trust(chart: Chart) -> None:
         assert volume["configMap"]["name"] == config["metadata"]["name"]
 
 
+def test_the_sources_limit_is_told_to_operator_and_agents(chart: Chart) -> None:
+    limit = 50_000_000_000
+    rendered = chart.render(origin={"maxBytesPerSecond": limit})
+    _, *arguments = command(rendered, "operator")
+    assert operator_parser().parse_args(arguments).origin_limit == limit
+    assert agent(rendered).origin_limit == limit
+    assert agent(chart.render()).origin_limit is None
+
+
 def test_the_operator_is_told_of_mirrors(chart: Chart) -> None:
     mirrors = [
         {"source": "hf://", "mirrors": [{"endpoint": "https://hub.eu"}]},

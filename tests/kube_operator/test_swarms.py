@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from modelcache_api.swarm_bounds import MAX_NEIGHBOURS, MAX_ORIGIN_GROUP, MAX_SWARMS
+from modelcache_operator.handlers.reconciling import Bounds
 from modelcache_operator.kube.client import CACHE_NODES
 from modelcache_operator.planning.observed import parse_cache_node, parse_node
 from modelcache_operator.planning.swarms import (
     ZONE_LABEL,
     Peer,
+    limit_for_one,
     lists_for,
     peers_of,
     swarms_for,
@@ -209,15 +211,43 @@ def test_what_is_lacking_goes_before_what_is_complete_where_there_is_no_room_for
     assert len(now) == MAX_SWARMS
 
 
+# -- the sources' limit
+
+
+def test_the_readers_of_all_revisions_together_stay_within_the_limit():
+    cache = parse_cache_node(cache_node("n0000"))
+    for n_active in range(1, 20):
+        for count in (1, 3, 32, 100):
+            limit = limit_for_one(10**9, n_active)
+            swarm = peers(count)
+            (lists,) = swarms_for(
+                cache, [REVISION], lambda _, swarm=swarm: swarm, after(1), origin_bytes_per_s=limit
+            )
+            assert lists.origin_bytes_per_second
+            readers = len(lists.origin_group)
+            assert lists.origin_bytes_per_second * readers * n_active <= 10**9
+            assert lists.origin_bytes_per_second * readers * n_active >= 10**9 // 2 - 10**4
+
+
+def test_a_limit_that_is_another_now_is_a_change_of_the_lists():
+    cache = parse_cache_node(cache_node("n0000"))
+    first = lists_of(cache, peers(2), REVISION)
+    again = replace(cache, spec=cache.spec.model_copy(update={"swarms": first}))
+    (changed,) = swarms_for(
+        again, [REVISION], lambda _: peers(2), after(1), origin_bytes_per_s=1000
+    )
+    assert changed.epoch > first[0].epoch
+
+
 # -- over a cluster in memory
 
 
-async def planning(n_nodes: int, **placement) -> Operator:
+async def planning(n_nodes: int, *, origin_bytes_per_s: int | None = None, **placement) -> Operator:
     cluster = SimulatedCluster()
     for number in range(n_nodes):
         cluster.add_node(f"n{number}")
     cluster.put_model_cache(model_cache(**placement))
-    operator = Operator(cluster)
+    operator = Operator(cluster, bounds=Bounds(origin_bytes_per_s=origin_bytes_per_s))
     await operator.start()
     return operator
 
@@ -237,6 +267,17 @@ async def test_nodes_that_fetch_a_model_are_told_of_each_other():
         assert [one["name"] for one in lists["neighbours"]] == others
         assert [one["name"] for one in lists["originGroup"]] == ["n0", "n1", "n2"]
         assert lists["originGroup"][0]["address"] == "n0:7440"
+
+
+async def test_nodes_are_told_their_share_of_the_sources_limit():
+    operator = await planning(3, origin_bytes_per_s=3000)
+    await operator.run()
+    shares = {
+        lists["originBytesPerSecond"]
+        for body in operator.cluster.objects(CACHE_NODES)
+        for lists in body["spec"].get("swarms", ())
+    }
+    assert shares == {1000}
 
 
 async def test_a_node_where_a_pod_waits_is_told_who_has_the_model():

@@ -1,6 +1,6 @@
 """The operator's parts over a simulated cluster, without kopf, sockets or a real clock."""
 
-from modelcache_operator.handlers.reconciling import Reconciler
+from modelcache_operator.handlers.reconciling import Bounds, Reconciler
 from modelcache_operator.handlers.sight import Sight
 from modelcache_operator.handlers.snapshot import Key, Snapshot
 from modelcache_operator.kube.client import KINDS, Kind
@@ -39,7 +39,9 @@ class Operator:
     Every event may be delivered twice; up to `lag` of them wait, and the next to come is any.
     """
 
-    def __init__(self, cluster: SimulatedCluster, *, lag: int = 0) -> None:
+    def __init__(
+        self, cluster: SimulatedCluster, *, lag: int = 0, bounds: Bounds | None = None
+    ) -> None:
         self.cluster = cluster
         self.snapshot = Snapshot()
         self.queue = Queue(cluster)
@@ -55,6 +57,7 @@ class Operator:
             settings=lambda: SETTINGS,
             now=cluster.now,
             clock=cluster.clock,
+            bounds=bounds,
         )
 
     async def start(self) -> None:

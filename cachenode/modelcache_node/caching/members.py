@@ -32,6 +32,8 @@ class Members:
 
     neighbours: tuple[Member, ...] = ()
     group: tuple[Member, ...] = ()
+    #: What this node may read from the origin of it; None: not said.
+    origin_bytes_per_s: int | None = None
 
     @classmethod
     def by_hand(cls, me: str, addresses: tuple[str, ...]) -> Self:
@@ -53,7 +55,11 @@ class Members:
     @classmethod
     def of_lists(cls, lists: "SwarmLists") -> Self:
         """As the operator lists them."""
-        return cls(tuple(map(_member, lists.neighbours)), tuple(map(_member, lists.origin_group)))
+        return cls(
+            tuple(map(_member, lists.neighbours)),
+            tuple(map(_member, lists.origin_group)),
+            lists.origin_bytes_per_second,
+        )
 
 
 #: Who shares a revision: the same object until that changes, None while nobody said.

@@ -78,6 +78,7 @@ class Providers:
         offset, length = chunk_range(wanted.index, file.size_bytes)
         n_renewals = 0
         while True:
+            await self._link.may_read_origin(length)
             grant = await self._grants.get(file.blob)
             try:
                 return await self._movers.fetch(

@@ -20,6 +20,7 @@ from modelcache_node.swarm.asks import ClaimAsk
 from modelcache_node.swarm.origin_duty import ClaimState
 from modelcache_node.swarm.policy import Swarm
 from modelcache_node.swarm.uploads import hints
+from modelcache_node.transfer.pacing import RateLimit
 from modelcache_node.transfer.peer_ranges import PeerError, PeerLacksError, PeerMisbehavedError
 
 #: A neighbour without news answers after this long. Arbitrary; below any proxy's patience.
@@ -28,6 +29,8 @@ POLL_WAIT_S = 5.0
 #: this node goes on alone. Arbitrary: report, plan and spec take a second or two.
 INTRODUCTION_WAIT_S = 5.0
 
+#: At least so often the origin's rate is looked at by who waits for it, seconds: it may be another.
+RATE_LOOK_S = 1.0
 #: A node that the origin group leaves without anything for so long, and that could read the origin,
 #: reads it for itself: the group may be full, broken, or gone. Arbitrary: far above what a chunk
 #: takes, and above the quarter of a minute for which a silent member is passed over.
@@ -57,8 +60,11 @@ class SwarmLink:
         calls: PeerCalls | None,
         members: Callable[[], Members | None],
         clock: Callable[[], float],
+        origin_limit_bytes_per_s: int | None = None,
     ) -> None:
         """Without `calls` this node is alone, and reads everything from the origin.
+
+        `origin_limit_bytes_per_s` counts where members come without a share of their own.
 
         `members` gives None until somebody said who shares the revision.
         """
@@ -71,6 +77,8 @@ class SwarmLink:
         self._members = members
         self._clock = clock
         self._known: Members | None = None
+        self._origin_limit_bytes_per_s = origin_limit_bytes_per_s
+        self._origin_rate = RateLimit(origin_limit_bytes_per_s, clock())
         self._alone_at = clock() + INTRODUCTION_WAIT_S
         self._addresses: dict[str, str] = {}
         self._asking: set[asyncio.Task[None]] = set()
@@ -84,6 +92,12 @@ class SwarmLink:
     def has_offers(self) -> bool:
         """Whether a neighbour has anything of this revision."""
         return bool(self.policy.neighbours.rarity.held)
+
+    async def may_read_origin(self, n_bytes: int) -> None:
+        """Wait until so many bytes may be asked of the origin."""
+        while (wait_s := self._origin_rate.wait_s(self._clock())) > 0:  # noqa: ASYNC110 - a rate
+            await asyncio.sleep(min(wait_s, RATE_LOOK_S))
+        self._origin_rate.take(n_bytes)
 
     def address(self, name: str) -> str | None:
         return self._addresses.get(name)
@@ -142,6 +156,8 @@ class SwarmLink:
             return
         if self._known is None:
             self.policy.began_at = self._clock()
+        limit = members.origin_bytes_per_s or self._origin_limit_bytes_per_s
+        self._origin_rate.change(limit, self._clock())
         self._known = members
         self._addresses = members.addresses()
         weights = {one.name: one.weight for one in members.neighbours} if self._calls else {}

@@ -40,10 +40,15 @@ class Swarms:
         store: Store,
         *,
         clock: Callable[[], float],
+        origin_limit_bytes_per_s: int | None = None,
         uniform: Callable[[], float] = random.random,
         random_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
-        """Alone, until it is connected. `clock` is monotonic, in seconds."""
+        """Alone, until it is connected. `clock` is monotonic, in seconds.
+
+        `origin_limit_bytes_per_s`: of each revision, where nobody said what this node's share is.
+        """
+        self._origin_limit_bytes_per_s = origin_limit_bytes_per_s
         self._store = store
         self._clock = clock
         self._uniform = uniform
@@ -95,6 +100,7 @@ class Swarms:
             calls=self.calls,
             members=lambda: self._members_of(revision),
             clock=self._clock,
+            origin_limit_bytes_per_s=self._origin_limit_bytes_per_s,
         )
         self._links[revision] = link
         return link

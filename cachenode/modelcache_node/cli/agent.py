@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
                 tls_key=args.tls_key,
                 capacity_bytes=args.capacity,
                 download_limit_bytes_per_s=args.download_limit,
+                origin_limit_bytes_per_s=args.origin_limit,
                 movers=args.movers,
                 allow_any_disk=args.allow_any_disk,
                 node_name=args.node_name if args.kubernetes else None,

@@ -183,6 +183,12 @@ def _add_agent(commands: _Commands) -> None:
     )
     agent.add_argument("--upload-limit", type=byte_count, metavar="BYTES_PER_S")
     agent.add_argument("--download-limit", type=byte_count, metavar="BYTES_PER_S")
+    agent.add_argument(
+        "--origin-limit",
+        type=byte_count,
+        metavar="BYTES_PER_S",
+        help="of each revision's source, unless the operator says what this node's share is",
+    )
     agent.add_argument("--config", type=Path, metavar="F", help="YAML with these names as keys")
     agent.add_argument("--movers", type=int, metavar="N", help="worker processes")
     agent.add_argument("--health-listen", type=host_port, metavar="HOST:PORT")

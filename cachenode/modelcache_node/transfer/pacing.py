@@ -102,5 +102,10 @@ class RateLimit:
         self._at = now
         return max(0.0, -self._level / self._rate)
 
+    def change(self, bytes_per_s: float | None, now: float) -> None:
+        """Go on at another rate."""
+        if bytes_per_s != self._rate:
+            self._rate, self._level, self._at = bytes_per_s, 0.0, now
+
     def take(self, n_bytes: int) -> None:
         self._level -= n_bytes

@@ -6,6 +6,7 @@ snapshot at once, so that the next pass does not act on a state that is already 
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ from modelcache_operator.planning.jobs import job_manifest
 from modelcache_operator.planning.observed import CacheView, NodeView, Observed, Refusal, Said
 from modelcache_operator.planning.placement import is_live
 from modelcache_operator.planning.reconcile import Plan, plan, plan_gone, spec_of
-from modelcache_operator.planning.swarms import Peer, peers_of, swarms_for
+from modelcache_operator.planning.swarms import Peer, limit_for_one, peers_of, swarms_for
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,19 @@ class Kube(Reader, Poster, Protocol):
     ) -> dict[str, Any] | None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the administrator bounds.
+
+    Attributes:
+        proof_max_age: For how long agents take a proof of access.
+        origin_bytes_per_s: What all agents may read from sources together; None: no limit.
+    """
+
+    proof_max_age: timedelta = PROOF_MAX_AGE
+    origin_bytes_per_s: int | None = None
+
+
 class Reconciler:
     """Brings what one key names to where it should be; never two at a time for one key."""
 
@@ -80,9 +94,10 @@ class Reconciler:
         settings: Callable[[], JobSettings],
         now: Callable[[], datetime],
         clock: Callable[[], float],
-        proof_max_age: timedelta = PROOF_MAX_AGE,
+        bounds: Bounds | None = None,
     ) -> None:
-        """`proof_max_age`: for how long agents take a proof of access."""
+        self._bounds = bounds or Bounds()
+        self._limit_for_one: int | None = None
         self._snapshot = snapshot
         self._queue = queue
         self._kube = kube
@@ -96,8 +111,9 @@ class Reconciler:
         self._refused: dict[ModelCacheKey, dict[str, Refusal]] = {}
         self._written_at: dict[ModelCacheKey, float] = {}
         self._reductions: dict[NodeKey, CacheNodeSpec] = {}
-        self._proof_max_age = proof_max_age
-        self._renewals = Renewals(snapshot, queue, kube, settings=settings, max_age=proof_max_age)
+        self._renewals = Renewals(
+            snapshot, queue, kube, settings=settings, max_age=self._bounds.proof_max_age
+        )
 
     async def reconcile(self, key: Key) -> None:
         """Raises KubeError: the API server is away; the same key again later."""
@@ -122,7 +138,7 @@ class Reconciler:
             jobs=jobs,
             refused=self._refused.get(key, {}),
             now=now,
-            proof_max_age=self._proof_max_age,
+            proof_max_age=self._bounds.proof_max_age,
         )
         planned = plan(seen)
         self._look_at_nodes(self._keeps.put(key, planned.keep))
@@ -244,7 +260,22 @@ class Reconciler:
             keepers = self._keeps.keepers(revision)
             return peers_of(revision, keepers, self._snapshot.nodes, caches, now)
 
-        return swarms_for(cache, [model.revision for model in spec.models], peers, now)
+        revisions = [model.revision for model in spec.models]
+        limit = self._limit_of_a_revision()
+        return swarms_for(cache, revisions, peers, now, origin_bytes_per_s=limit)
+
+    def _limit_of_a_revision(self) -> int | None:
+        """Of the sources' limit; where it is another now, all who lack something are to be told."""
+        active = {
+            one.status.revision
+            for one in self._snapshot.model_caches.values()
+            if one.status.nodes.ready < one.status.nodes.desired
+        }
+        limit = limit_for_one(self._bounds.origin_bytes_per_s, len(active))
+        if limit != self._limit_for_one:
+            self._limit_for_one = limit
+            self._look_at_nodes(self._snapshot.nodes)
+        return limit
 
     def _may_write(
         self, key: NodeKey, node: NodeView, cache: CacheView, spec: CacheNodeSpec

@@ -88,12 +88,15 @@ def swarms_for(
     revisions: Iterable[str],
     peers: Callable[[str], tuple[Peer, ...]],
     now: datetime,
+    *,
+    origin_bytes_per_s: int | None = None,
 ) -> tuple[SwarmLists, ...]:
     """The lists for one node, of each of the `revisions` that it should keep.
 
-    `peers` says who shares one; it is asked only where that is needed. Lists that did not change
-    keep their epoch. Those of a revision that is complete here stay as they are: nobody needs
-    them, and a thousand nodes would be written for it.
+    `peers` says who shares one; it is asked only where that is needed. `origin_bytes_per_s` is what
+    all readers of one revision's source may take together. Lists that did not change keep their
+    epoch. Those of a revision that is complete here stay as they are: nobody needs them, and a
+    thousand nodes would be written for it.
     """
     before = {lists.revision: lists for lists in cache.spec.swarms}
     lacking: list[SwarmLists] = []
@@ -106,24 +109,38 @@ def swarms_for(
             continue
         sharing = peers(revision)
         if any(peer.name == cache.name for peer in sharing):
-            lists = lists_for(cache.name, revision, sharing)
-            lacking.append(_renewed(known, revision, lists, now))
+            neighbours, group = lists_for(cache.name, revision, sharing)
+            wanted = SwarmLists(
+                revision=revision,
+                epoch=known.epoch if known else 0,
+                neighbours=neighbours,
+                origin_group=group,
+                origin_bytes_per_second=_share(origin_bytes_per_s, len(group)),
+            )
+            lacking.append(wanted if wanted == known else _renewed(wanted, now))
     found = sorted(lacking, key=_by_revision)[:MAX_SWARMS]
     found += sorted(complete, key=_by_revision)[: MAX_SWARMS - len(found)]
     return tuple(sorted(found, key=_by_revision))
 
 
-def _renewed(
-    known: SwarmLists | None,
-    revision: str,
-    lists: tuple[tuple[SwarmMember, ...], tuple[SwarmMember, ...]],
-    now: datetime,
-) -> SwarmLists:
-    if known and (known.neighbours, known.origin_group) == lists:
-        return known
+def limit_for_one(limit_bytes_per_s: int | None, n_active: int) -> int | None:
+    """What the readers of one of `n_active` revisions may take of the cluster's limit.
+
+    As if there were the next power of two of them, so that not each that begins or ends has all
+    lists written anew.
+    """
+    if limit_bytes_per_s is None:
+        return None
+    return max(1, limit_bytes_per_s >> max(0, n_active - 1).bit_length())
+
+
+def _share(limit_bytes_per_s: int | None, n_readers: int) -> int | None:
+    return None if limit_bytes_per_s is None else max(1, limit_bytes_per_s // n_readers)
+
+
+def _renewed(lists: SwarmLists, now: datetime) -> SwarmLists:
     # By the clock, so that it grows also where the object was lost and made anew.
-    epoch = max(int(now.timestamp()), known.epoch + 1 if known else 0)
-    return SwarmLists(revision=revision, epoch=epoch, neighbours=lists[0], origin_group=lists[1])
+    return lists.model_copy(update={"epoch": max(int(now.timestamp()), lists.epoch + 1)})
 
 
 class _Swarm:

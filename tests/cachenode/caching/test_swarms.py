@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,15 @@ async def test_requests_and_bytes_are_counted_by_provider(tmp_path, source):
     assert fed["origin_requests_total"] == n_objects
     assert fed["peer_received_bytes_total"] == done.bytes
     assert fed["peer_requests_total"] >= n_objects
+
+
+async def test_the_origin_is_read_at_this_node_s_share_and_peers_are_not_held_up(tmp_path, source):
+    share = 1_000_000
+    limited = Members(origin_bytes_per_s=share)
+    async with open_swarm(tmp_path, 2) as (first, second):
+        first.members = limited
+        done = await first.prefetch(source, "team-a")
+        rate = done.bytes_from_origin / done.seconds
+        assert rate <= 2 * share, "what is saved up at the start, and the last chunk, are beyond it"
+        second.members = replace(second.members or limited, origin_bytes_per_s=1)
+        assert (await second.prefetch(source, "team-a")).bytes_from_origin == 0
