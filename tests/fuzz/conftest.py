@@ -1,5 +1,6 @@
 """How long each decoder was fuzzed and over how many inputs, at the end of the run."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -23,7 +24,7 @@ def count(request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
     counter = Counter()
     began_at = time.monotonic()
     yield counter
-    name = request.node.name.removeprefix("test_").partition("_is_fuzzed")[0]
+    name = re.split("_(?:is|are)_fuzzed", request.node.name.removeprefix("test_"))[0]
     _RUNS[name] = counter.n_inputs, time.monotonic() - began_at
 
 
