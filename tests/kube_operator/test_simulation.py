@@ -362,6 +362,16 @@ async def test_a_refused_job_is_said_in_status_and_on_the_pod_and_not_stormed():
     assert operator.cluster.condition("Ready")["status"] == "True"
 
 
+async def test_a_job_that_a_policy_refused_too_early_is_there_within_seconds():
+    """A policy may learn of a ModelCache a moment after the operator did."""
+    operator = await _operator(1)
+    operator.cluster.refusal = "no params found"
+    await operator.settle()
+    operator.cluster.refusal = None
+    await operator.run(steps=5, step_s=1)
+    assert len(operator.cluster.objects(JOBS)) == 1
+
+
 async def test_many_nodes_that_finish_together_are_few_writes():
     operator = await _operator(100)
     await operator.run(steps=8, step_s=1)
