@@ -48,6 +48,7 @@ def test_a_model_cache_is_resolved_then_progresses_then_is_ready(
         "Progressing": "False",
         "Ready": "True",
         "Degraded": "False",
+        "Redundant": "False",
     }
     assert status["nodes"] == {
         "desired": len(nodes),
