@@ -21,6 +21,7 @@ from modelcache_node.swarm.asks import Ask, ClaimAsk, Failure
 from modelcache_node.swarm.policy import Swarm
 from modelcache_node.swarm.uploads import admits, hints
 from modelcache_operator.planning.swarms import Peer, lists_for
+from support.shared_link import SharedLink
 from support.swarm_scenarios import Result, Scenario
 
 _BLOB = "5" * 64
@@ -28,16 +29,20 @@ _WRONG = 0xBAD
 #: A stuck run is given up after so many times the ideal.
 _PATIENCE = 40.0
 
+At = Callable[..., None]
+
 
 class Node:
     """One agent: its policy, its links, what its chunks really contain."""
 
-    def __init__(self, number: int, scenario: Scenario, slots: ChunkSlots, rng: random.Random):
+    def __init__(
+        self, number: int, scenario: Scenario, slots: ChunkSlots, rng: random.Random, at: At
+    ) -> None:
         self.number = number
         self.name = f"node-{number}"
-        self.up_s = 1 / (scenario.rate * scenario.slow_up.get(number, 1.0))
         self.down_s = 1 / (scenario.rate * scenario.slow_down.get(number, 1.0))
-        self.up_free = self.down_free = 0.0
+        self.down_free = 0.0
+        self.uplink = SharedLink(at, scenario.rate * scenario.slow_up.get(number, 1.0))
         self.queued: list[int] = []
         self.is_alive = False
         self.life = 0
@@ -81,10 +86,12 @@ class Simulator:
         self.slots = ChunkSlots(((_BLOB, scenario.n_chunks),))
         self.truth = [self.rng.getrandbits(31) + 2 * _WRONG for _ in range(scenario.n_chunks)]
         self.nodes = [
-            Node(number, scenario, self.slots, self.rng) for number in range(scenario.n_nodes)
+            Node(number, scenario, self.slots, self.rng, self._at)
+            for number in range(scenario.n_nodes)
         ]
         self.by_name = {node.name: node for node in self.nodes}
-        self.origin_free = self.origin_allowance_at = 0.0
+        self.origin = SharedLink(self._at, scenario.origin_rate or scenario.rate)
+        self.origin_allowance_at = 0.0
         self.n_origin_fetches = self.n_origin_requests = self.n_messages = 0
         self.n_busy = self.n_wrong_sends = 0
         self.n_unfinished = 0
@@ -242,8 +249,7 @@ class Simulator:
         else:
             other.queued.append(ask.slot)
             other.policy.uploads_queued = len(other.queued)
-            other.up_free = max(self.now, other.up_free) + other.up_s
-            self._at(other.up_free, self._arrive_down, node, life, ask, other, other.life)
+            other.uplink.send(self.now, self._arrive_down, node, life, ask, other, other.life)
 
     def _arrive_down(self, node: Node, life: int, ask: Ask, other: Node, other_life: int) -> None:
         node.down_free = max(self.now, node.down_free + node.down_s)
@@ -301,11 +307,8 @@ class Simulator:
                 self._at(self.now + pause_s, self._ask_origin, node, life, ask, attempt + 1)
                 return
             self.origin_allowance_at += 1 / limit
-        self.origin_free = max(self.now, self.origin_free) + 1 / (
-            self.scenario.origin_rate or self.scenario.rate
-        )
         self.n_origin_fetches += 1
-        self._at(self.origin_free, self._origin_sent, node, life, ask)
+        self.origin.send(self.now, self._origin_sent, node, life, ask)
 
     def _origin_sent(self, node: Node, life: int, ask: Ask) -> None:
         node.down_free = max(self.now, node.down_free + node.down_s)

@@ -76,6 +76,11 @@ class OriginDuty:
     def is_member(self) -> bool:
         return self._me in self._group
 
+    @property
+    def group_size(self) -> int:
+        """Members, whether or not they can fetch now."""
+        return len(self._group)
+
     def set_group(self, names: Iterable[str]) -> None:
         """Take the operator's list; members that come with it count as able to fetch."""
         self._group = tuple(sorted(set(names)))

@@ -28,6 +28,7 @@ from modelcache_node.swarm.limits import SwarmLimits
 from modelcache_node.swarm.neighbourhood import GRACE_S, Neighbourhood
 from modelcache_node.swarm.neighbours import Neighbour, moving_mean_s
 from modelcache_node.swarm.origin_duty import ClaimState, OriginDuty
+from modelcache_node.swarm.origin_pace import OriginPace
 from modelcache_node.swarm.polling import MAX_POLL_S, Polls, poll_pause_s
 from modelcache_node.swarm.spreading import Spreading
 from modelcache_node.swarm.under_way import UnderWay
@@ -74,6 +75,7 @@ class Swarm:
         self._dropped: list[int] = []
         self.uploads_queued = 0
         self._spreading = Spreading(now)
+        self._pace = OriginPace(uniform)
 
     # Membership and wishes
 
@@ -232,17 +234,23 @@ class Swarm:
         """An elected node to ask for work; None while there is work, or nobody to ask."""
         if not self.can_fetch or not self._wanted or not self.duty.may_ask(now):
             return None
-        if self._under_way.n_origin >= self._origin_requests() or not self.neighbours.are_met(
+        if self._under_way.n_origin >= self._origin_requests(now) or not self.neighbours.are_met(
             now - self.began_at
         ):
             return None
         return self.duty.ask(self._absent(), now)
 
-    def _origin_requests(self) -> int:
-        """How many chunks to read from the origin at once: few while nobody takes what was read."""
-        return self._spreading.allowed(
-            self.holdings.bits, self.neighbours.rarity.held, self.limits.origin_requests
-        )
+    def _origin_requests(self, now: float) -> int:
+        """How many chunks to read from the origin at once.
+
+        Few while nobody takes what was read, or while nodes crowd it.
+        """
+        most = self.limits.origin_requests
+        if self.duty.group_size > 1:
+            most = min(most, self._pace.allowed(self.duty.group_size, now))
+        if not most:
+            return 0
+        return self._spreading.allowed(self.holdings.bits, self.neighbours.rarity.held, most)
 
     def _absent(self) -> int:
         """Wanted slots that no neighbour can be asked for, nor reads from the origin."""
@@ -258,7 +266,7 @@ class Swarm:
         if not own or not self.neighbours.are_met(now - self.began_at):
             return None
         candidates = own & self._absent()
-        if not candidates or self._under_way.n_origin >= self._origin_requests():
+        if not candidates or self._under_way.n_origin >= self._origin_requests(now):
             return None
         for preferred in (self._urgent, self._early):
             if candidates & preferred:
@@ -331,6 +339,7 @@ class Swarm:
             return Outcome(is_accepted=False, is_late=True)
         if ask.peer is None:
             self.origin_chunk_s = moving_mean_s(self.origin_chunk_s, now - ask.asked_at)
+            self._pace.took(ask.asked_at, now, self.limits.origin_requests)
             self.neighbours.read_here(slot, crc32c, crc64nvme, now)
         else:
             one = self.neighbours.get(ask.peer)
