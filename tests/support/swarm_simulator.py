@@ -1,12 +1,13 @@
 """A swarm in virtual time: the agents' own policy, on simulated nodes, links and an origin.
 
-The model: an uplink sends one chunk after the other in the order of requests; a downlink takes
-chunks as they arrive, no faster than its rate; the origin has one rate for all. Requests and
-answers take `latency_s`. Maps are asked for as often as the policy says. Time is exact, not
-stepped, and everything random comes from one seed, so that a run can be repeated.
+The model: streams share a link's rate evenly; an uplink sends a few chunks at a time, in the order
+of requests, the origin as many as it is asked for; a downlink takes chunks as they arrive, no
+faster than its rate. Requests and answers take `latency_s`. Maps are asked for as often as the
+policy says. Time is exact, not stepped, and everything random comes from one seed, so that a run
+can be repeated.
 
-What it leaves out: TCP (streams share a link here by turns, not by halves), disks, CPU. It ranks
-policies and finds dead ends; what a real cluster reaches is for the benchmarks.
+What it leaves out: losses and unfairness of TCP, disks, CPU. It ranks policies and finds dead ends;
+what a real cluster reaches is for the benchmarks.
 
 The content of a slot is its true checksum; a node that holds another has wrong bytes. Every send of
 wrong bytes by an honest node is counted: that must not happen.
@@ -17,6 +18,7 @@ import random
 from collections.abc import Callable
 
 from modelcache_api.chunk_slots import ChunkSlots
+from modelcache_node.peers.turns import AT_ONCE
 from modelcache_node.swarm.asks import Ask, ClaimAsk, Failure
 from modelcache_node.swarm.policy import Swarm
 from modelcache_node.swarm.uploads import admits, hints
@@ -42,7 +44,9 @@ class Node:
         self.name = f"node-{number}"
         self.down_s = 1 / (scenario.rate * scenario.slow_down.get(number, 1.0))
         self.down_free = 0.0
-        self.uplink = SharedLink(at, scenario.rate * scenario.slow_up.get(number, 1.0))
+        self.uplink = SharedLink(
+            at, scenario.rate * scenario.slow_up.get(number, 1.0), at_once=AT_ONCE
+        )
         self.queued: list[int] = []
         self.is_alive = False
         self.life = 0

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from modelcache_api.units import KIB, MIB
 from modelcache_node.peers.requests import PeerRequest, RequestReader
 from modelcache_node.peers.transports import UploadTransport
+from modelcache_node.peers.turns import Turns
 from modelcache_node.transfer.http1 import MalformedHeadError
 from modelcache_node.transfer.pacing import RateLimit
 from modelcache_node.transfer.polling import Poller
@@ -36,13 +37,15 @@ class State(Enum):
 class FileSlice(NamedTuple):
     """A body: part of an open file, which is closed after it.
 
-    `on_end` is called then, with the number of bytes that were not sent.
+    `on_end` is called then, with the number of bytes that were not sent. One that `takes_turn` is
+    sent when it is its turn; others at once.
     """
 
     fd: int
     offset: int
     length: int
     on_end: Callable[[int], None] | None = None
+    takes_turn: bool = False
 
 
 class PeerConnection:
@@ -51,7 +54,7 @@ class PeerConnection:
     Attributes:
         state: What it waits for.
         is_known: A request of this cluster came over it.
-        is_paused: It would send, and the upload limit does not allow it yet.
+        is_paused: It would send, and its turn or the upload limit does not allow it yet.
         changed_at: When `state` last changed, or a request began to come.
         sent: Bytes of bodies, of all answers so far.
     """
@@ -63,10 +66,11 @@ class PeerConnection:
         poller: Poller,
         buffer: memoryview,
         rate: RateLimit | None,
+        turns: Turns,
         clock: Callable[[], float],
         on_request: Callable[["PeerConnection", PeerRequest], None],
     ) -> None:
-        """Take over an accepted one; `rate` is shared by all connections, None without one."""
+        """Take over an accepted one; all share `turns`, and `rate`, which is None without one."""
         self.state = State.HANDSHAKE
         self.is_known = False
         self.is_paused = False
@@ -76,6 +80,7 @@ class PeerConnection:
         self._poller = poller
         self._buffer = buffer
         self._rate = rate
+        self._turns = turns
         self._clock = clock
         self._on_request = on_request
         self._reader = RequestReader()
@@ -189,7 +194,7 @@ class PeerConnection:
         if body is None or body.length == 0:
             self._finish()
             return
-        if self._rate is not None and self._rate.wait_s(self._clock()) > 0:
+        if not self._may_send(body):
             self.is_paused = True
             self._poller.forget(self._transport.fileno())
             return
@@ -207,6 +212,11 @@ class PeerConnection:
         if self._body.length == 0:
             self._finish()
 
+    def _may_send(self, body: FileSlice) -> bool:
+        if self._rate is not None and self._rate.wait_s(self._clock()) > 0:
+            return False
+        return not body.takes_turn or self._turns.may_go_on(self)
+
     def _finish(self) -> None:
         self._drop_body()
         if self._closes_after:
@@ -216,6 +226,8 @@ class PeerConnection:
 
     def _drop_body(self) -> None:
         body, self._body = self._body, None
+        if body is not None and body.takes_turn:
+            self._turns.end(self, is_whole=body.length == 0)
         _end(body)
 
     def _watch(self, *, for_write: bool) -> None:

@@ -154,5 +154,5 @@ class Responder:
                 self.counts.uploads += 1
                 self._upload_s = self._clock() - began_at
 
-        body = FileSlice(held.fd, held.offset, held.length, end)
+        body = FileSlice(held.fd, held.offset, held.length, end, takes_turn=True)
         connection.answer(chunk_head(signer, name, held), body)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from modelcache_api.peer_auth import ClusterKeys
+from modelcache_api.units import KIB
 from modelcache_node.peers.answers import Signer, answer_head, text_answer
 from modelcache_node.peers.connections import FileSlice, PeerConnection, State
 from modelcache_node.peers.holdings import Holdings
@@ -30,6 +31,7 @@ from modelcache_node.peers.requests import PeerRequest
 from modelcache_node.peers.responding import Responder
 from modelcache_node.peers.sharing import NonceTable, UploadPlaces
 from modelcache_node.peers.transports import AcceptTransport, PlainUpload
+from modelcache_node.peers.turns import Turns
 from modelcache_node.peers.wire import Ask, Keys, Reply, Usage, decode, encode
 from modelcache_node.transfer.control_socket import packets
 from modelcache_node.transfer.limits import MoverLimits
@@ -40,6 +42,9 @@ from modelcache_node.transfer.watching import Watch
 
 #: How often connections are looked at and usage is told. Arbitrary.
 SWEEP_S = 0.5
+#: Bytes that wait in a socket, at most: whoever's turn it is, the rest is not there yet. About what
+#: leaves a fast link while this process is woken.
+UNSENT_BYTES = 256 * KIB
 #: How often paused uploads are looked at. Arbitrary.
 RESUME_S = 0.01
 #: Connections accepted in a row, before others have their turn. Arbitrary.
@@ -107,6 +112,7 @@ class UploadWorker:
             min_bytes_per_s=self._limits.min_bytes_per_s,
             speed_window_s=self._limits.speed_window_s,
         )
+        self._turns = Turns(clock)
         self._poller = Poller()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._connections: dict[PeerConnection, Watch] = {}
@@ -122,7 +128,7 @@ class UploadWorker:
         self._poller.watch(self._control.fileno(), self, for_write=False)
         swept_at = self._clock()
         while self._runs:
-            paused = [one for one in self._connections if one.is_paused] if self._rate else []
+            paused = [one for one in self._connections if one.is_paused]
             for owner in self._poller.poll(RESUME_S if paused else SWEEP_S):
                 if owner is self:
                     self._listen()
@@ -130,7 +136,7 @@ class UploadWorker:
                     self._accept()
                 elif isinstance(owner, PeerConnection) and owner.is_open:
                     self._advance(owner)
-            for connection in paused:
+            for connection in self._turns.in_order(paused):
                 if connection.is_paused:
                     self._advance(connection)
             now = self._clock()
@@ -224,11 +230,13 @@ class UploadWorker:
             try:
                 accepted.settimeout(0.0)
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
                 connection = PeerConnection(
                     self._accept_transport(accepted),
                     poller=self._poller,
                     buffer=self._buffer,
                     rate=self._rate,
+                    turns=self._turns,
                     clock=self._clock,
                     on_request=self._responder.on_request,
                 )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from modelcache_api.have_map import HaveMap
 from modelcache_api.swarm_bounds import MAX_NEIGHBOURS
 from modelcache_node.swarm.announcements import ELECTED, OWN, PASSED_ON, VOUCHED, Announcements
+from modelcache_node.swarm.asks import Failure
 from modelcache_node.swarm.bitsets import Rarity, each, of_slots
 from modelcache_node.swarm.neighbours import Neighbour
 
@@ -67,6 +68,15 @@ class Neighbourhood:
         if since_s >= START_WAIT_S:
             return True
         return all(one.is_heard and (one.knows_us or not one.can_fetch) for one in self)
+
+    @property
+    def fetching(self) -> int:
+        """Slots that any of them reads from the origin now."""
+        fetching = 0
+        for one in self:
+            if not one.is_absent:
+                fetching |= one.fetching
+        return fetching
 
     def told(self, name: str, *, can_fetch: bool) -> None:
         """A neighbour was given a map that says whether this node can fetch."""
@@ -173,6 +183,15 @@ class Neighbourhood:
         """It does not answer."""
         one.failed(now)
         self._withdraw(one)
+
+    def failed(self, one: Neighbour, slot: int, why: Failure, now: float) -> None:
+        """It was asked for a slot and did not send it; being busy is no fault."""
+        if why in (Failure.LACKS, Failure.APART):
+            self.forget_slot(one, slot)
+        if why in (Failure.LACKS, Failure.MISBEHAVED):
+            self.strike(one, now)
+        elif why is Failure.UNAVAILABLE:
+            self.fail(one, now)
 
     def forget_slot(self, one: Neighbour, slot: int) -> None:
         """It does not have this slot, or not as it was announced."""

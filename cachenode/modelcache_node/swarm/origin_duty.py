@@ -73,13 +73,13 @@ class OriginDuty:
         self._asking: str | None = None
 
     @property
-    def is_member(self) -> bool:
-        return self._me in self._group
+    def group(self) -> tuple[str, ...]:
+        """All members, whether or not they can fetch now."""
+        return self._group
 
     @property
-    def group_size(self) -> int:
-        """Members, whether or not they can fetch now."""
-        return len(self._group)
+    def is_member(self) -> bool:
+        return self._me in self._group
 
     def set_group(self, names: Iterable[str]) -> None:
         """Take the operator's list; members that come with it count as able to fetch."""

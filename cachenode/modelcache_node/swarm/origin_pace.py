@@ -1,75 +1,101 @@
-"""How many chunks to read from the origin at once, learnt from how long they take.
+"""How many chunks to read from the origin at once, learnt from what all readers together get.
 
 Nodes that share a slow origin must not crowd it: each chunk would come at a fraction of its rate,
-and for the whole first round no node has anything to pass on. So a few nodes begin, and each reads
-more at once while its chunks take no longer than they did: an origin that answers each request at a
-rate of its own (as object stores do) is soon used to the full. As TCP Vegas has it; unlike a rate,
-the time of a chunk tells of crowding without a race for shares.
+and for the whole first round no node has anything to pass on. An origin that answers each request
+at a rate of its own, as object stores do, wants many. Maps tell how many chunks are under way; so
+many, divided by the time of one, is what the origin gives (Little's law), and all nodes find the
+same: they go on to twice as many only where that brought more. A node's own rate would not do:
+whoever asks for more gets more of a link that is full.
 """
 
 from collections.abc import Callable
 
-#: Chunks under way at first, of all nodes together: enough to hide round trips.
-AT_ONCE = 8.0
-#: Within so many seconds the other nodes begin.
-SPREAD_S = 1.0
-#: Chunks that take up to so many times the best are no sign of crowding, from the second on one.
-CALM, CROWDED = 1.35, 1.7
-#: After crowding so many rounds pass before more is tried.
-PAUSE_ROUNDS = 4
-#: By so much the best is forgotten in each round: it may have been luck, or the origin slower now.
-FORGET = 1.05
+from modelcache_node.swarm.crowd import Crowd
+
+#: Chunks under way at first, of all nodes together; as powers of two. Enough to hide round trips.
+FIRST_LEVEL = 3
+#: Twice as many chunks at once are worth it where they bring so many times as much.
+WORTH = 1.3
+#: So many chunks tell what a level brings.
+MEASURED = 4
+#: Of chunks read here, before a level that was not worth it is tried again.
+HOLD_CHUNKS = 64
+#: Nodes that do not begin do so when the first chunks have come, but after so many seconds anyway.
+AWAIT_S = 1.0
+#: More than any node can read at once.
+UNBOUNDED = 1 << 16
+#: Weight of the newest chunk in a level's mean rate.
+WEIGHT = 0.2
 
 
 class OriginPace:
-    """Its mutable state: how many, and the times of this round and of the best one.
+    """Its mutable state: the level, what each brought, and until when nothing is read.
 
-    Fewer than one at once: after each chunk none is read for a while.
+    Where a node's share is less than one chunk at once, it reads none for a while after each.
     """
 
     def __init__(self, uniform: Callable[[], float]) -> None:
         """`uniform` gives random numbers of [0, 1)."""
         self._uniform = uniform
-        self._allowed: float | None = None
-        self._least = 1.0
-        self._best_s = 0.0
-        self._round_began_at = self._not_before = 0.0
-        self._sum_s = 0.0
-        self._n = 0
-        self._pause = 0
-        self._was_crowded = False
+        self._level = FIRST_LEVEL
+        self._rates: dict[int, float] = {}
+        self._n_measured = 0
+        self._hold = 0
+        self._not_before: float | None = None
+        self._awaits_since: float | None = None
 
-    def allowed(self, n_nodes: int, now: float) -> int:
-        """Chunks to read at once, where `n_nodes` read from the origin."""
-        self._least = min(1.0, AT_ONCE / n_nodes)
-        if self._allowed is None:
-            self._allowed = self._least
-            if self._uniform() >= self._least:
-                self._not_before = now + SPREAD_S * self._uniform()
-        return 0 if now < self._not_before else max(1, int(self._allowed))
+    def allowed(self, crowd: Crowd, now: float, *, others_have: bool) -> int:
+        """Chunks to read at once; who reads alone is not bounded here.
 
-    def took(self, asked_at: float, now: float, most: int) -> None:
-        """A chunk came; one that was asked for before this round says nothing of it."""
-        if self._allowed is None or asked_at < self._round_began_at:
-            return
-        self._sum_s += now - asked_at
-        self._n += 1
-        if self._n >= min(most, self._allowed):
-            self._end_round(self._sum_s / self._n, now, most)
-        if self._allowed < 1:
-            mean_s = (1 / self._allowed - 1) * (now - asked_at)
-            self._not_before = now + mean_s * (0.5 + self._uniform())
+        Args:
+            crowd: Who reads from the origin.
+            now: Monotonic seconds.
+            others_have: Whether any of them is known to hold a chunk.
+        """
+        if crowd.n_readers == 1:
+            return UNBOUNDED
+        share = self._share(crowd)
+        if self._not_before is None:
+            self._not_before = now
+            if self._uniform() >= share:
+                self._awaits_since, self._not_before = now, now + AWAIT_S
+        if self._awaits_since is not None and others_have:
+            self._rest(now, now - self._awaits_since, share, self._uniform())
+            self._awaits_since = None
+        return 0 if now < self._not_before else max(1, int(share))
 
-    def _end_round(self, mean_s: float, now: float, most: int) -> None:
-        assert self._allowed is not None
-        best_s = self._best_s * FORGET
-        self._best_s = min(best_s, mean_s) if best_s else mean_s
-        self._pause -= 1
-        if mean_s > CROWDED * self._best_s:
-            self._allowed = max(self._least, self._allowed / 2)
-            self._pause = PAUSE_ROUNDS
-            self._was_crowded = True
-        elif mean_s <= CALM * self._best_s and self._pause <= 0:
-            more = min(1.0, self._allowed) if self._was_crowded else self._allowed
-            self._allowed = min(most, self._allowed + more)
-        self._round_began_at, self._sum_s, self._n = now, 0.0, 0
+    def took(self, chunk_s: float, now: float, crowd: Crowd, most: int) -> None:
+        """A chunk came, `chunk_s` after it was asked for; `most` is what this node can do at once.
+
+        `crowd` is without the chunk.
+        """
+        n_chunks = 1 + crowd.n_chunks
+        level, rate = n_chunks.bit_length() - 1, n_chunks / max(chunk_s, 1e-3)
+        known = self._rates.get(level)
+        self._rates[level] = rate if known is None else known + WEIGHT * (rate - known)
+        self._n_measured += level == self._level
+        self._hold -= 1
+        if self._n_measured >= MEASURED:
+            self._judge(crowd.n_readers * most)
+        share = self._share(crowd)
+        if share < 1:
+            self._rest(now, chunk_s, share, 0.5 + self._uniform())
+
+    def _judge(self, ceiling: int) -> None:
+        below = self._rates.get(self._level - 1)
+        is_worth = below is None or self._rates[self._level] >= WORTH * below
+        if not is_worth and self._level > FIRST_LEVEL:
+            self._level -= 1
+            self._hold = HOLD_CHUNKS
+            self._n_measured = 0
+        elif self._hold <= 0 and 2**self._level < ceiling:
+            self._level += 1
+            self._rates.pop(self._level, None)
+            self._n_measured = 0
+
+    def _share(self, crowd: Crowd) -> float:
+        """Chunks that each reader may read at once; below one: that part of the time."""
+        return float(2**self._level) / crowd.n_readers
+
+    def _rest(self, now: float, chunk_s: float, share: float, part: float) -> None:
+        self._not_before = now + part * max(0.0, 1 / share - 1) * chunk_s

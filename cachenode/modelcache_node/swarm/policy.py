@@ -23,6 +23,7 @@ from modelcache_node.swarm.announcements import OWN, PASSED_ON, Announcements
 from modelcache_node.swarm.asks import Ask, ClaimAsk, Failure, Outcome
 from modelcache_node.swarm.bitsets import each, lowest, of_slots, random_one
 from modelcache_node.swarm.choosing import best_neighbour
+from modelcache_node.swarm.crowd import Crowd, crowd_of
 from modelcache_node.swarm.holdings import Holdings
 from modelcache_node.swarm.limits import SwarmLimits
 from modelcache_node.swarm.neighbourhood import GRACE_S, Neighbourhood
@@ -64,8 +65,7 @@ class Swarm:
         self.neighbours = Neighbourhood(self.words, self.n_slots, self.duty.elected)
         self.can_fetch = False
         self.origin_chunk_s = self.chunk_s = 0.0
-        self._me = me
-        self._uniform = uniform
+        self._me, self._uniform = me, uniform
         self.began_at = self.active_at = now  # since when neighbours are awaited
         self._wanted = 0
         self._takes_lone_words = False
@@ -234,32 +234,28 @@ class Swarm:
         """An elected node to ask for work; None while there is work, or nobody to ask."""
         if not self.can_fetch or not self._wanted or not self.duty.may_ask(now):
             return None
-        if self._under_way.n_origin >= self._origin_requests(now) or not self.neighbours.are_met(
-            now - self.began_at
-        ):
+        if not self.neighbours.are_met(now - self.began_at):
+            return None
+        if self._under_way.n_origin >= self._origin_requests(now):
             return None
         return self.duty.ask(self._absent(), now)
 
     def _origin_requests(self, now: float) -> int:
-        """How many chunks to read from the origin at once.
+        """Chunks to read at once: few while nobody takes what was read, or while nodes crowd it."""
+        held = self.neighbours.rarity.held
+        pace = self._pace.allowed(self._crowd(), now, others_have=bool(held))
+        most = min(self.limits.origin_requests, pace)
+        return self._spreading.allowed(self.holdings.bits, held, most)
 
-        Few while nobody takes what was read, or while nodes crowd it.
-        """
-        most = self.limits.origin_requests
-        if self.duty.group_size > 1:
-            most = min(most, self._pace.allowed(self.duty.group_size, now))
-        if not most:
-            return 0
-        return self._spreading.allowed(self.holdings.bits, self.neighbours.rarity.held, most)
+    def _crowd(self) -> Crowd:
+        everything, n_own = (1 << self.n_slots) - 1, self._under_way.n_origin
+        return crowd_of(self.neighbours, self.duty.group, everything, n_own)
 
     def _absent(self) -> int:
         """Wanted slots that no neighbour can be asked for, nor reads from the origin."""
         rarity = self.neighbours.rarity
-        absent = self._wanted & ~(rarity.held & (self.words.trusted | rarity.held_twice))
-        for one in self.neighbours:
-            if one.fetching and not one.is_absent:
-                absent &= ~one.fetching
-        return absent
+        takeable = rarity.held & (self.words.trusted | rarity.held_twice)
+        return self._wanted & ~takeable & ~self.neighbours.fetching
 
     def _origin_slot(self, now: float) -> int | None:
         own = self.duty.own(now) & self._wanted
@@ -339,7 +335,7 @@ class Swarm:
             return Outcome(is_accepted=False, is_late=True)
         if ask.peer is None:
             self.origin_chunk_s = moving_mean_s(self.origin_chunk_s, now - ask.asked_at)
-            self._pace.took(ask.asked_at, now, self.limits.origin_requests)
+            self._pace.took(now - ask.asked_at, now, self._crowd(), self.limits.origin_requests)
             self.neighbours.read_here(slot, crc32c, crc64nvme, now)
         else:
             one = self.neighbours.get(ask.peer)
@@ -369,14 +365,9 @@ class Swarm:
             one.busy_until = now + (one.ewma_s or self.chunk_s) * (0.5 + self._uniform())
             for name in holders:
                 self.polls.hasten(name, now)
-        elif why in (Failure.LACKS, Failure.APART):
-            self.neighbours.forget_slot(one, ask.slot)
-            if why is Failure.LACKS:
-                self.neighbours.strike(one, now)
-        elif why is Failure.MISBEHAVED:
-            self.neighbours.strike(one, now)
-        else:
-            self.neighbours.fail(one, now)
+            return
+        self.neighbours.failed(one, ask.slot, why, now)
+        if one.is_absent:
             self.polls.again_at(one.name, one.absent_until)
 
     def abandoned(self, ask: Ask, now: float) -> None:

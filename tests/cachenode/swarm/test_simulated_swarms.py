@@ -26,7 +26,7 @@ def test_a_swarm_ends_within_a_fifth_of_the_ideal_time_and_reads_the_origin_once
 
 
 def test_more_chunks_bring_it_nearer_to_the_ideal():
-    assert run(n_nodes=6, n_chunks=768).ratio <= 1.06
+    assert run(n_nodes=6, n_chunks=1536).ratio <= 1.06
 
 
 @pytest.mark.parametrize("n_nodes", [8, 16])
