@@ -25,10 +25,10 @@ from _swarm_runs import DIES_AT, JOINS_AT, SLOW_UPLINK, Bench, Outcome, Plan, Sc
 FULL = Plan(256, 512 << 10, 2.5e6, (4, 8, 16), 8, rounds=3, is_quick=False)
 QUICK = Plan(64, 256 << 10, 5e6, (4,), 4, rounds=1, is_quick=True)
 #: A rival is stopped at so many times our own time: it is slower then, by at least as much.
-PATIENCE = 3.0
+PATIENCE = 2.0
 #: The settings of rivals are chosen with this many nodes, with this much patience.
 GRID_NODES = 4
-GRID_PATIENCE = 8.0
+GRID_PATIENCE = 5.0
 TIME_BAR, VARIANT_BAR, BYTES_BAR, REQUESTS_BAR = 1.20, 1.35, 1.05, 1.1
 HEAD = (
     "swarm", "T* s", "last node s", "T / T*", "origin bytes / model", "requests / chunks",
