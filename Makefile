@@ -47,7 +47,7 @@ generate: venv  ## CRDs, chart copies and protocol stubs from their sources
 	$(bin)/python csi_driver/generate_stubs.py
 
 generate-check: generate
-	git diff --exit-code -- crds csi_driver/modelcache_csi/_proto charts
+	git diff --exit-code -- "crds/*.yaml" csi_driver/modelcache_csi/_proto charts
 
 lock:  ## pin the newest allowed dependencies, with hashes
 	uv pip compile --generate-hashes --no-emit-index-url -q --python-version 3.11 pyproject.toml -o requirements.lock

@@ -31,6 +31,7 @@ from modelcache_api.objects import (
     ReasonWord,
     Revision,
     Uid,
+    listed_by,
 )
 from modelcache_api.swarm_bounds import MAX_NEIGHBOURS, MAX_ORIGIN_GROUP, MAX_SWARMS
 
@@ -111,10 +112,7 @@ class CacheNodeSpec(ApiModel):
         tuple[WantedModel, ...],
         Field(
             max_length=MAX_MODELS,
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["revision"],
-            },
+            json_schema_extra=listed_by("revision"),
         ),
     ] = ()
     """Revisions that the node should keep. What is not listed is evicted first."""
@@ -126,10 +124,7 @@ class CacheNodeSpec(ApiModel):
         tuple[SwarmLists, ...],
         Field(
             max_length=MAX_SWARMS,
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["revision"],
-            },
+            json_schema_extra=listed_by("revision"),
         ),
     ] = ()
     """Whom it shares revisions with. As of when it last lacked one; then the lists stay."""
@@ -303,10 +298,7 @@ class CacheNodeStatus(ApiModel):
         tuple[NodeCondition, ...],
         Field(
             max_length=8,
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["type"],
-            },
+            json_schema_extra=listed_by("type"),
         ),
     ] = ()
     """LazyMountsLimited, once the node's plugin has reported."""

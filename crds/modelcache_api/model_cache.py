@@ -21,6 +21,7 @@ from modelcache_api.objects import (
     ReasonWord,
     Revision,
     cel,
+    listed_by,
 )
 from modelcache_api.source import Source
 
@@ -274,10 +275,7 @@ class ModelCacheStatus(ApiModel):
         tuple[Condition, ...],
         Field(
             max_length=8,
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["type"],
-            },
+            json_schema_extra=listed_by("type"),
         ),
     ] = ()
     """Resolved, Ready, Progressing, Degraded and Redundant."""

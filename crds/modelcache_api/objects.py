@@ -31,6 +31,11 @@ Generation = Annotated[int, Field(ge=0, le=MAX_INT64)]
 Count = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
 
 
+def listed_by(key: str) -> dict[str, Any]:
+    """What a schema says of a list that holds each value of the field `key` once."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
 class ConditionStatus(StrEnum):
     """Whether a condition holds."""
 

@@ -98,7 +98,7 @@ class PeerStarts:
         return self._store.is_complete(revision) or revision in self._fetches.running
 
     async def _begin(self, revision: str) -> None:
-        manifest = self._manifest_here(revision)
+        manifest = self._store.revisions.find(revision)
         for peer in self._swarms.sharers(revision)[:MAX_ASKED]:
             if manifest is not None and revision in self._proving.proved():
                 break
@@ -113,10 +113,6 @@ class PeerStarts:
             _LOG.info("%s: no Job brings it; fetching from peers", revision)
             await asyncio.to_thread(self._store.revisions.put_manifest, manifest)
             await self._fetches.join(_of_peers(manifest))
-
-    def _manifest_here(self, revision: str) -> Manifest | None:
-        known = revision in self._store.revisions.revisions()
-        return self._store.revisions.manifest(revision) if known else None
 
     async def _manifest_of(self, peer: str, revision: str) -> Manifest:
         calls = self._swarms.calls

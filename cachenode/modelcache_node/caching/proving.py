@@ -78,8 +78,7 @@ class Proving:
             NotProvedError: this node has not the bytes to compare with.
         """
         revision = hello.renews or ""
-        index, revisions = self._store.index, self._store.revisions
-        of_it = revisions.manifest(revision) if revision in revisions.revisions() else None
+        index, of_it = self._store.index, self._store.revisions.find(revision)
         resolution = await resolve(
             objects,
             self._movers,

@@ -117,9 +117,8 @@ class Swarms:
     # -- what neighbours ask
 
     def manifest(self, revision: str) -> bytes | None:
-        if revision not in self._store.revisions.revisions():
-            return None
-        return self._store.revisions.manifest(revision).canonical()
+        found = self._store.revisions.find(revision)
+        return found.canonical() if found else None
 
     def proofs(self, revision: str) -> bytes | None:
         """Those of this node that let a namespace use the revision; the newest first."""

@@ -37,6 +37,10 @@ class Turns:
         self._since[owner] = self._clock()
         return True
 
+    @property
+    def is_awaited(self) -> bool:
+        return bool(self._waiting)
+
     def in_order(self, owners: Iterable[_Owner]) -> list[_Owner]:
         """Those that do not wait for a turn, then those that do, whoever is next first."""
         places = {owner: place for place, owner in enumerate(self._waiting)}

@@ -128,7 +128,8 @@ class UploadWorker:
         self._poller.watch(self._control.fileno(), self, for_write=False)
         swept_at = self._clock()
         while self._runs:
-            paused = [one for one in self._connections if one.is_paused]
+            may_pause = self._rate is not None or self._turns.is_awaited
+            paused = [one for one in self._connections if one.is_paused] if may_pause else []
             for owner in self._poller.poll(RESUME_S if paused else SWEEP_S):
                 if owner is self:
                     self._listen()

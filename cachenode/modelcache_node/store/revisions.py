@@ -70,9 +70,12 @@ class RevisionStore:
         """Every revision whose manifest is here."""
         return list(self._manifests)
 
+    def find(self, revision: str) -> Manifest | None:
+        return self._manifests.get(revision)
+
     def manifest(self, revision: str) -> Manifest:
         """Raises InvalidRequestError: no such revision is here."""
-        found = self._manifests.get(revision)
+        found = self.find(revision)
         if found is None:
             raise InvalidRequestError(f"this node has no revision {revision[:80]!r}")
         return found

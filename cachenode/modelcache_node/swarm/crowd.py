@@ -1,6 +1,6 @@
 """How many nodes read from the origin now, and how much of it: what neighbours' maps say. Pure."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Set as AbstractSet
 from typing import NamedTuple
 
 from modelcache_node.swarm.neighbours import Neighbour
@@ -14,7 +14,7 @@ class Crowd(NamedTuple):
 
 
 def crowd_of(
-    neighbours: Iterable[Neighbour], group: Collection[str], everything: int, n_own: int
+    neighbours: Iterable[Neighbour], group: AbstractSet[str], everything: int, n_own: int
 ) -> Crowd:
     """Members of the origin group that are no neighbours are taken to be like those that are.
 

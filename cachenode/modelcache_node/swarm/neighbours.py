@@ -49,7 +49,7 @@ class Neighbour:
 
     def took(self, seconds: float) -> None:
         """A chunk came from it."""
-        self.ewma_s = moving_mean_s(self.ewma_s, seconds)
+        self.ewma_s = moving_mean(self.ewma_s, seconds)
 
     def strike(self, now: float) -> None:
         """It broke the rules: wrong bytes, a map that lies, an answer that is none."""
@@ -70,6 +70,6 @@ class Neighbour:
         self.n_absences = min(self.n_absences + 1, 16)
 
 
-def moving_mean_s(mean_s: float, seconds: float) -> float:
+def moving_mean(mean: float, newest: float) -> float:
     """The mean with one more, newest, measurement; 0 is that of none."""
-    return mean_s + EWMA_WEIGHT * (seconds - mean_s) if mean_s else seconds
+    return mean + EWMA_WEIGHT * (newest - mean) if mean else newest

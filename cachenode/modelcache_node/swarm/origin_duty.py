@@ -59,7 +59,7 @@ class OriginDuty:
     def __init__(self, me: str, slots: ChunkSlots) -> None:
         self._me = me
         self._slots = slots
-        self._group: tuple[str, ...] = ()
+        self._group: frozenset[str] = frozenset()
         self._passed_over: dict[str, float] = {}
         self._ranking: Ranking = ranking((), slots)
         self._is_changed = False
@@ -73,7 +73,7 @@ class OriginDuty:
         self._asking: str | None = None
 
     @property
-    def group(self) -> tuple[str, ...]:
+    def group(self) -> frozenset[str]:
         """All members, whether or not they can fetch now."""
         return self._group
 
@@ -83,7 +83,7 @@ class OriginDuty:
 
     def set_group(self, names: Iterable[str]) -> None:
         """Take the operator's list; members that come with it count as able to fetch."""
-        self._group = tuple(sorted(set(names)))
+        self._group = frozenset(names)
         self._passed_over = {n: t for n, t in self._passed_over.items() if n in self._group}
         self._is_changed = True
 
@@ -217,7 +217,7 @@ class OriginDuty:
         if not self._is_changed:
             return
         self._is_changed = False
-        able = tuple(name for name in self._group if name not in self._passed_over)
+        able = tuple(sorted(self._group - self._passed_over.keys()))
         if able == self._ranking.members:
             return
         self._ranking = ranking(able, self._slots)

@@ -11,6 +11,7 @@ whoever asks for more gets more of a link that is full.
 from collections.abc import Callable
 
 from modelcache_node.swarm.crowd import Crowd
+from modelcache_node.swarm.neighbours import moving_mean
 
 #: Chunks under way at first, of all nodes together; as powers of two. Enough to hide round trips.
 FIRST_LEVEL = 3
@@ -24,8 +25,6 @@ HOLD_CHUNKS = 64
 AWAIT_S = 1.0
 #: More than any node can read at once.
 UNBOUNDED = 1 << 16
-#: Weight of the newest chunk in a level's mean rate.
-WEIGHT = 0.2
 
 
 class OriginPace:
@@ -71,8 +70,7 @@ class OriginPace:
         """
         n_chunks = 1 + crowd.n_chunks
         level, rate = n_chunks.bit_length() - 1, n_chunks / max(chunk_s, 1e-3)
-        known = self._rates.get(level)
-        self._rates[level] = rate if known is None else known + WEIGHT * (rate - known)
+        self._rates[level] = moving_mean(self._rates.get(level, 0.0), rate)
         self._n_measured += level == self._level
         self._hold -= 1
         if self._n_measured >= MEASURED:

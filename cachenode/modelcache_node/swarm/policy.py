@@ -27,7 +27,7 @@ from modelcache_node.swarm.crowd import Crowd, crowd_of
 from modelcache_node.swarm.holdings import Holdings
 from modelcache_node.swarm.limits import SwarmLimits
 from modelcache_node.swarm.neighbourhood import GRACE_S, Neighbourhood
-from modelcache_node.swarm.neighbours import Neighbour, moving_mean_s
+from modelcache_node.swarm.neighbours import Neighbour, moving_mean
 from modelcache_node.swarm.origin_duty import ClaimState, OriginDuty
 from modelcache_node.swarm.origin_pace import OriginPace
 from modelcache_node.swarm.polling import MAX_POLL_S, Polls, poll_pause_s
@@ -57,7 +57,7 @@ class Swarm:
     ) -> None:
         """`uniform` gives random numbers of [0, 1); `instance` is random, new for each agent."""
         self.slots = slots
-        self.n_slots = slots.n_slots
+        self.n_slots, self._everything = slots.n_slots, (1 << slots.n_slots) - 1
         self.limits = limits or SwarmLimits()
         self.holdings = Holdings(self.n_slots, instance)
         self.words = Announcements(self.n_slots)
@@ -248,8 +248,8 @@ class Swarm:
         return self._spreading.allowed(self.holdings.bits, held, most)
 
     def _crowd(self) -> Crowd:
-        everything, n_own = (1 << self.n_slots) - 1, self._under_way.n_origin
-        return crowd_of(self.neighbours, self.duty.group, everything, n_own)
+        n_own = self._under_way.n_origin
+        return crowd_of(self.neighbours, self.duty.group, self._everything, n_own)
 
     def _absent(self) -> int:
         """Wanted slots that no neighbour can be asked for, nor reads from the origin."""
@@ -334,7 +334,7 @@ class Swarm:
         if self.holdings.has(slot):
             return Outcome(is_accepted=False, is_late=True)
         if ask.peer is None:
-            self.origin_chunk_s = moving_mean_s(self.origin_chunk_s, now - ask.asked_at)
+            self.origin_chunk_s = moving_mean(self.origin_chunk_s, now - ask.asked_at)
             self._pace.took(now - ask.asked_at, now, self._crowd(), self.limits.origin_requests)
             self.neighbours.read_here(slot, crc32c, crc64nvme, now)
         else:
@@ -347,7 +347,7 @@ class Swarm:
                 return Outcome(is_accepted=False)
             if one is not None:
                 one.took(now - ask.asked_at)
-            self.chunk_s = moving_mean_s(self.chunk_s, now - ask.asked_at)
+            self.chunk_s = moving_mean(self.chunk_s, now - ask.asked_at)
         is_own = ask.peer is None
         self.holdings.add(slot, crc32c, crc64nvme, vouched=is_own, is_shared=is_shared)
         self.duty.fetched(slot)
@@ -367,7 +367,7 @@ class Swarm:
                 self.polls.hasten(name, now)
             return
         self.neighbours.failed(one, ask.slot, why, now)
-        if one.is_absent:
+        if why is Failure.UNAVAILABLE:
             self.polls.again_at(one.name, one.absent_until)
 
     def abandoned(self, ask: Ask, now: float) -> None:

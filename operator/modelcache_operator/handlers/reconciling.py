@@ -266,6 +266,8 @@ class Reconciler:
 
     def _limit_of_a_revision(self) -> int | None:
         """Of the sources' limit; where it is another now, all who lack something are to be told."""
+        if self._bounds.origin_bytes_per_s is None:
+            return None
         active = {
             one.status.revision
             for one in self._snapshot.model_caches.values()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
@@ -66,12 +67,12 @@ class Stand:
         self.token_file = folder / "workload-token"
         self.token_file.write_text(WORKLOAD_TOKEN)
 
-    def s3(self, name: str, **given: object) -> Planted:
+    def s3(self, name: str, **given: Any) -> Planted:
         self.amazon.put("models/m/config.json", b"{}")
         self.amazon.put("models/m/weights", WEIGHTS)
         endpoint = ("--endpoint", self.amazon_proxy.url, "--region", "us-east-1")
         arguments = ("s3://models/m", *endpoint, *self.secret(name, given.pop("secret", {})))
-        return Planted(  # type: ignore[misc]
+        return Planted(
             self.amazon_proxy,
             arguments,
             crosses="X-Amz-Signature",
@@ -79,7 +80,7 @@ class Stand:
             **given,
         )
 
-    def of(self, store: Harness, secret: dict[str, str] | None, **given: object) -> Planted:
+    def of(self, store: Harness, secret: dict[str, str] | None, **given: Any) -> Planted:
         """A model at `store`; `secret` None: the environment alone says who one is."""
         store.put("config.json", b"{}")
         store.put("weights", WEIGHTS)
@@ -96,7 +97,7 @@ class Stand:
             expired=store.expired(),
             speaks_json=store.kind in ("gcs", "hf"),
             **given,
-        )  # type: ignore[misc]
+        )
 
     def secret(self, name: str, keys: object) -> tuple[str | Path, ...]:
         """Mounted as the kubelet does it."""
