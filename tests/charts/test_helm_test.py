@@ -15,6 +15,7 @@ from modelcache_api.names import AGENT_AUDIENCE
 from modelcache_node.caching.cache import Cache
 from modelcache_node.serving.job_api import build_job_api
 from support.charts import CHART, Rendering
+from support.http_servers import Runner
 
 pytestmark = pytest.mark.looptime(False)
 
@@ -43,10 +44,10 @@ async def run_helm_test(port: int, ca_file: Path, *folders: Path) -> tuple[int |
     return process.returncode, output.decode()
 
 
-async def serve(app: web.Application, folder: Path) -> tuple[web.AppRunner, int]:
+async def serve(app: web.Application, folder: Path) -> tuple[Runner, int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-    runner = web.AppRunner(app)
+    runner = Runner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()

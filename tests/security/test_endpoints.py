@@ -21,6 +21,7 @@ from modelcache_node.serving.health_api import build_health_api
 from modelcache_node.serving.job_api import build_job_api
 from support.agent_process import Agent, agent_home
 from support.caches import Clock, open_node
+from support.http_servers import Runner
 from support.peers import OTHER_KEYS, Holder, ask_for, chunk_path, exchange, new_nonce, serving
 
 pytestmark = pytest.mark.looptime(False)
@@ -141,7 +142,7 @@ class Listening:
     """An application on loopback, over plain HTTP."""
 
     def __init__(self, app):
-        self._runner = web.AppRunner(app)
+        self._runner = Runner(app)
 
     async def __aenter__(self):
         await self._runner.setup()

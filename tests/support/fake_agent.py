@@ -22,6 +22,7 @@ from modelcache_api.messages import (
 )
 from modelcache_api.names import tree_path
 from modelcache_api.reasons import Reason
+from support.http_servers import Runner
 
 
 @dataclass
@@ -65,7 +66,7 @@ class FakeAgent:
         self._proofs: list[tuple[str, str, str, str]] = []
         self._has_report = False
         self._changed = asyncio.Condition()
-        self._runner: web.AppRunner | None = None
+        self._runner: Runner | None = None
 
     async def __aenter__(self) -> "FakeAgent":
         app = web.Application()
@@ -78,7 +79,7 @@ class FakeAgent:
             ]
         )
         self._has_report = False
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = Runner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self._socket)).start()
         return self

@@ -15,6 +15,8 @@ from typing import Any
 
 from aiohttp import web
 
+from support.http_servers import Runner
+
 Object = dict[str, Any]
 
 _PATH = re.compile(
@@ -57,12 +59,12 @@ class FakeKubeApi:
         self._collections: dict[tuple[str, str], _Collection] = {}
         self._changed = asyncio.Condition()
         self._watches: set[asyncio.Task[Any]] = set()
-        self._runner: web.AppRunner | None = None
+        self._runner: Runner | None = None
 
     async def __aenter__(self) -> "FakeKubeApi":
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = Runner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
