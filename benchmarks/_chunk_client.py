@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _processes import cpu_seconds, tree_of
+
 from modelcache_api.chunks import chunk_count, chunk_range
 from modelcache_node.serving.cluster_keys import read_keys
 from modelcache_node.transfer.movers import Movers
@@ -54,8 +56,7 @@ async def _run(orders: dict[str, Any]) -> None:
         if "key_file" in orders:
             movers.use_cluster_keys(read_keys(Path(orders["key_file"])), asker="127.0.0.1:1")
         await _fetch(movers, orders, 0)  # the workers are up
-        began_at, used = time.monotonic(), os.times()
-        workers_before = movers.stats().cpu_seconds
+        began_at, used_before = time.monotonic(), cpu_seconds(tree_of(os.getpid()))
         waiting = iter(range(1, n_chunks))
 
         async def work() -> None:
@@ -64,11 +65,9 @@ async def _run(orders: dict[str, Any]) -> None:
 
         await asyncio.gather(*(work() for _ in range(OUTSTANDING)))
         seconds = time.monotonic() - began_at
-        now = os.times()
-    own = now.user + now.system - used.user - used.system
-    cpu_seconds = own + movers.stats().cpu_seconds - workers_before
+        used_s = cpu_seconds(tree_of(os.getpid())) - used_before
     done_bytes = orders["n_bytes"] - chunk_range(0, orders["n_bytes"])[1]
-    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "n_bytes": done_bytes}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": used_s, "n_bytes": done_bytes}))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,10 @@ from modelcache_node.transfer.transports import WOULD_BLOCK
 PIECE_BYTES = 4 * MIB
 #: The same under an upload limit, so that bytes leave evenly. Arbitrary.
 LIMITED_PIECE_BYTES = 128 * KIB
+#: Of a body that takes its turn, so much of it may wait in the socket; turns mean little with more,
+#: and with less a fast link waits for this process. From `benchmarks/peer.py`.
+WAITING_SHARE = 32
+MIN_WAITING_BYTES = 64 * KIB
 
 
 class State(Enum):
@@ -130,6 +134,8 @@ class PeerConnection:
         self._head = memoryview(head)
         self._body = body
         self._closes_after |= closes
+        if body is not None and body.takes_turn:
+            self._transport.let_wait(max(body.length // WAITING_SHARE, MIN_WAITING_BYTES))
         self._enter(State.SENDING)
         self._write()
 

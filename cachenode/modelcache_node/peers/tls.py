@@ -1,6 +1,7 @@
 """Files over TLS. Imported with the first certificate only: it costs a worker some MiB."""
 
 import os
+import socket
 import ssl
 
 from modelcache_node.peers.transports import AcceptTransport
@@ -20,6 +21,9 @@ class TlsUpload(TlsTransport):
             return self._flush()
         piece = os.pread(fd, min(n_bytes, _PIECE_BYTES), offset)
         return self.send(memoryview(piece)) if piece else 0
+
+    def let_wait(self, n_bytes: int) -> None:
+        self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, n_bytes)
 
 
 def tls_uploads(cert: str, key: str) -> AcceptTransport:

@@ -15,6 +15,10 @@ class UploadTransport(Transport, Protocol):
         """Bytes sent, 0 at the file's end, or WOULD_BLOCK."""
         ...
 
+    def let_wait(self, n_bytes: int) -> None:
+        """Have about so many bytes wait unsent in the socket, at most."""
+        ...
+
 
 #: Makes a transport of an accepted socket, which it then owns.
 AcceptTransport = Callable[[socket.socket], UploadTransport]
@@ -30,3 +34,6 @@ class PlainUpload(PlainTransport):
             return os.sendfile(self.fileno(), fd, offset, n_bytes)
         except BlockingIOError:
             return WOULD_BLOCK
+
+    def let_wait(self, n_bytes: int) -> None:
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, n_bytes)

@@ -22,7 +22,6 @@ from typing import NamedTuple
 from uuid import UUID
 
 from modelcache_api.peer_auth import ClusterKeys
-from modelcache_api.units import KIB
 from modelcache_node.peers.answers import Signer, answer_head, text_answer
 from modelcache_node.peers.connections import FileSlice, PeerConnection, State
 from modelcache_node.peers.holdings import Holdings
@@ -42,9 +41,6 @@ from modelcache_node.transfer.watching import Watch
 
 #: How often connections are looked at and usage is told. Arbitrary.
 SWEEP_S = 0.5
-#: Bytes that wait in a socket, at most: whoever's turn it is, the rest is not there yet. About what
-#: leaves a fast link while this process is woken.
-UNSENT_BYTES = 256 * KIB
 #: How often paused uploads are looked at. Arbitrary.
 RESUME_S = 0.01
 #: Connections accepted in a row, before others have their turn. Arbitrary.
@@ -231,7 +227,6 @@ class UploadWorker:
             try:
                 accepted.settimeout(0.0)
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
                 connection = PeerConnection(
                     self._accept_transport(accepted),
                     poller=self._poller,

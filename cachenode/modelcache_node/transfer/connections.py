@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 #: An error's body up to this length is read to its end, to keep the connection. Arbitrary.
 MAX_DRAINED_BYTES = 64 << 10
+#: Bytes lie in the buffer as they will in the file, within a page: between addresses that are not
+#: congruent the kernel copies at half the speed (measured on loopback).
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 #: How a body in chunks ends (RFC 9112, section 7.1).
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -251,13 +254,14 @@ class Connection:
 
     def _read_body(self) -> Done | None:
         remaining = self._sink.remaining
-        n_bytes = self._transport.receive(self._buffer[:remaining])
+        at = self._sink.position % PAGE_BYTES
+        n_bytes = self._transport.receive(self._buffer[at : at + remaining])
         if n_bytes == WOULD_BLOCK:
             return None
         if n_bytes == 0:
             length = self._expected.length
             raise ConnectionResetError(f"broke off after {length - remaining} of {length} bytes")
-        return self._take_body(self._buffer[:n_bytes])
+        return self._take_body(self._buffer[at : at + n_bytes])
 
     def _take_body(self, body: memoryview) -> Done | None:
         sink, assignment = self._sink, self.assignment

@@ -127,7 +127,7 @@ class WriteBehind:
 class RangeSink:
     """Takes the bytes of one range in order; `close` it in any case."""
 
-    __slots__ = ("_behind", "_file", "_position", "_window_at", "crc32c", "crc64nvme", "remaining")
+    __slots__ = ("_behind", "_file", "_window_at", "crc32c", "crc64nvme", "position", "remaining")
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class RangeSink:
         self.crc32c = 0
         self.crc64nvme: int | None = 0 if wants_crc64nvme else None
         self.remaining = length
-        self._position = self._window_at = offset
+        self.position = self._window_at = offset
         self._behind = behind
         try:
             self._file = None if path is None else OpenFile(path)
@@ -170,12 +170,12 @@ class RangeSink:
             written = 0
             while written < n_bytes:
                 part = piece[written : written + WRITE_BYTES]
-                written += os.pwrite(self._file.fd, part, self._position + written)
-            self._position += n_bytes
-            window_bytes = self._position - self._window_at
+                written += os.pwrite(self._file.fd, part, self.position + written)
+            self.position += n_bytes
+            window_bytes = self.position - self._window_at
             if window_bytes >= WINDOW_BYTES or not self.remaining:
                 self._behind.add(self._file, self._window_at, window_bytes)
-                self._window_at = self._position
+                self._window_at = self.position
         except OSError as e:
             raise disk_failure(e) from e
 

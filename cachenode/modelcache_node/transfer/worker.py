@@ -6,6 +6,7 @@ or with its parent (PR_SET_PDEATHSIG), whichever it notices first.
 """
 
 import gc
+import mmap
 import os
 import socket
 import sys
@@ -66,7 +67,7 @@ class Worker:
         self._peer_limits = limits._replace(inactivity_timeout_s=limits.peer_inactivity_timeout_s)
         self._clock = clock
         self._poller = Poller()
-        self._buffer = memoryview(bytearray(limits.buffer_bytes))
+        self._buffer = memoryview(mmap.mmap(-1, limits.buffer_bytes))
         self._behind = WriteBehind(limits.dirty_bytes, limits.keep_cached_bytes)
         self._pending: deque[Assignment] = deque()
         self._connections: dict[Connection, Watch] = {}
