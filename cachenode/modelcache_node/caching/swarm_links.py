@@ -114,10 +114,15 @@ class SwarmLink:
         return tuple(self._addresses[name] for name in found if name in self._addresses)
 
     def map_for(self, asker: str, instance: int, since: int, uploads_queued: int) -> HaveMap:
-        """What a neighbour at this address is told; since it is there, its own map is due."""
+        """What a neighbour at this address is told; if it was away, its own map is due.
+
+        Not of others: two that ask each other whenever they are asked would never pause.
+        """
         self.policy.uploads_queued = uploads_queued
         for name in self.names([asker]):
-            self.policy.polls.hasten(name, self._clock())
+            one = self.policy.neighbours.get(name)
+            if one is not None and one.is_absent:
+                self.policy.polls.hasten(name, self._clock())
         return self.policy.map_for(instance, since)
 
     def told(self, asker: str) -> None:

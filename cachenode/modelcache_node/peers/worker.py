@@ -41,8 +41,8 @@ from modelcache_node.transfer.watching import Watch
 
 #: How often connections are looked at and usage is told. Arbitrary.
 SWEEP_S = 0.5
-#: How often paused uploads are looked at. Arbitrary.
-RESUME_S = 0.01
+#: How often uploads are looked at that a rate has paused, and that wait for a turn. Arbitrary.
+RESUME_S, TURN_S = 0.01, 0.1
 #: Connections accepted in a row, before others have their turn. Arbitrary.
 ACCEPTS_IN_A_ROW = 64
 #: Descriptors beside those of connections: bodies, control, libraries. Arbitrary.
@@ -124,22 +124,29 @@ class UploadWorker:
         self._poller.watch(self._control.fileno(), self, for_write=False)
         swept_at = self._clock()
         while self._runs:
-            may_pause = self._rate is not None or self._turns.is_awaited
-            paused = [one for one in self._connections if one.is_paused] if may_pause else []
-            for owner in self._poller.poll(RESUME_S if paused else SWEEP_S):
+            for owner in self._poller.poll(self._patience_s()):
                 if owner is self:
                     self._listen()
                 elif owner is self._listener:
                     self._accept()
                 elif isinstance(owner, PeerConnection) and owner.is_open:
                     self._advance(owner)
-            for connection in self._turns.in_order(paused):
-                if connection.is_paused:
-                    self._advance(connection)
+            for connection in self._turns.in_order(self._paused()):
+                self._advance(connection)
             now = self._clock()
             if now - swept_at >= SWEEP_S:
                 swept_at = now
                 self._sweep(now)
+
+    def _paused(self) -> list[PeerConnection]:
+        may_pause = self._rate is not None or self._turns.is_awaited
+        return [one for one in self._connections if one.is_paused] if may_pause else []
+
+    def _patience_s(self) -> float:
+        """Turns end with an event or, for one that is held up, some time."""
+        if self._rate is not None and self._paused():
+            return RESUME_S
+        return TURN_S if self._turns.is_awaited else SWEEP_S
 
     # The parent
 

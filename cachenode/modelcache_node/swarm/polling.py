@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 #: A neighbour is asked every few chunk times of this node, within bounds in seconds.
-POLL_CHUNK_TIMES, MIN_POLL_S, MAX_POLL_S = 4.0, 0.1, 1.0
+POLL_CHUNK_TIMES, MIN_POLL_S, MAX_POLL_S = 4.0, 0.1, 2.0
 _ASKED = float("inf")
 
 
