@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 #: An error's body up to this length is read to its end, to keep the connection. Arbitrary.
 MAX_DRAINED_BYTES = 64 << 10
-#: A body's bytes are taken so many at a time, at least: on a slow link each packet would wake us.
-WAKE_BYTES = 64 << 10
 #: Bytes lie in the buffer as they will in the file, within a page: between addresses that are not
 #: congruent the kernel copies at half the speed (measured on loopback).
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -84,7 +82,6 @@ class Connection:
         self._buffer = buffer
         self._clock = clock
         self._n_served = 0
-        self._wakes_at_bytes = 1
         self._addresses = list(assignment.addresses)
         self._port = assignment.proxy_port or assignment.port
         self._step: Callable[[], Done | None]
@@ -275,7 +272,6 @@ class Connection:
         if body:
             self.received += len(body)
             self._write(body)
-        self._wake_at(min(sink.remaining, WAKE_BYTES) or 1)
         if sink.remaining:
             return None
         if not self._answer.keeps_alive:
@@ -290,11 +286,6 @@ class Connection:
             self._accepted.total_bytes,
             self._clock() - self.began_at,
         )
-
-    def _wake_at(self, n_bytes: int) -> None:
-        if n_bytes != self._wakes_at_bytes:
-            self._transport.wake_at(n_bytes)
-            self._wakes_at_bytes = n_bytes
 
     def _write(self, body: memoryview) -> None:
         try:

@@ -52,10 +52,6 @@ class TunnelTransport:
         assert self._inner is not None
         return self._inner.receive(view)
 
-    def wake_at(self, n_bytes: int) -> None:
-        assert self._inner is not None
-        self._inner.wake_at(n_bytes)
-
     def close(self) -> None:
         (self._inner or self._raw).close()
 

@@ -140,9 +140,6 @@ class TlsTransport:
             if fetched == 0:
                 return n_bytes + self._decrypt(view[n_bytes:])
 
-    def wake_at(self, n_bytes: int) -> None:
-        """Not followed: part of what is to come may be here, in a record that is not whole."""
-
     def close(self) -> None:
         self._raw.close()
 

@@ -34,10 +34,6 @@ class Transport(Protocol):
         """
         ...
 
-    def wake_at(self, n_bytes: int) -> None:
-        """Seem readable when so many bytes came, or the end; a hint."""
-        ...
-
     def close(self) -> None: ...
 
 
@@ -70,9 +66,6 @@ class PlainTransport:
             return self._socket.recv_into(view)
         except BlockingIOError:
             return WOULD_BLOCK
-
-    def wake_at(self, n_bytes: int) -> None:
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, n_bytes)
 
     def close(self) -> None:
         self._socket.close()
