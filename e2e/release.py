@@ -90,10 +90,10 @@ class Release:
         where = ("--namespace", NAMESPACE, pod, "--container", "agent")
         return json.loads(self.cluster.kubectl("exec", *where, "--", *command))
 
-    def revision(self, node: str, size_bytes: int) -> dict[str, Any]:
-        """What a node's agent says of the revision of this size; empty where it has none."""
+    def revision(self, node: str, revision: str) -> dict[str, Any]:
+        """What a node's agent says of a revision; empty where it has none of it."""
         found: list[dict[str, Any]] = self.ask(node, "ls")["revisions"]
-        return next((one for one in found if one["bytesTotal"] == size_bytes), {})
+        return next((one for one in found if one["revision"] == revision), {})
 
     def kill(self, part: str, node: str) -> None:
         """Kill -9 a part's worker on a node, with its children.

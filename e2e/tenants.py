@@ -9,6 +9,7 @@ from e2e.lab.commands import LabError, wait_until
 
 SECRET = "store"
 READY_TIMEOUT_S = 240.0
+RESOLVED_TIMEOUT_S = 60.0
 PODS_TIMEOUT_S = 240.0
 EVENT_TIMEOUT_S = 60.0
 LOOK_INTERVAL_S = 0.5  # each look is a process; arbitrary
@@ -99,6 +100,15 @@ class Tenant:
         except LabError as error:
             raise LabError(f"{error}\n{json.dumps(self.status(name), indent=1)}") from error
         return self.status(name)
+
+    def wait_resolved(self, name: str) -> str:
+        """Wait until it is known which revision a ModelCache stands for; return it."""
+        return wait_until(
+            lambda: str(self.status(name).get("revision") or ""),
+            f"{name} to be resolved",
+            timeout_s=RESOLVED_TIMEOUT_S,
+            interval_s=LOOK_INTERVAL_S,
+        )
 
     # -- pods
 

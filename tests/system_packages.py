@@ -57,7 +57,7 @@ def install(packages: list[str]) -> bool:
 
 
 def prepare_servers() -> None:
-    """Real servers of object stores, once, into the cache: a test must not wait minutes for one."""
+    """Servers of object stores and helm, into the cache: a test must not wait minutes for one."""
     sys.path.insert(0, str(ROOT))
     from e2e.lab.commands import LabError  # noqa: PLC0415 - not before its path is known
     from e2e.lab.servers import PREPARE  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Real servers of object stores that tests run against, built or installed once into the cache."""
+"""Real programs that tests run, servers of object stores above all: made once, into the cache."""
 
 import hashlib
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from e2e.lab.commands import LabError, run, say
 from e2e.lab.settings import cache_directory
-from e2e.lab.tools import FAKE_GCS_SERVER, MODULES, VERSITYGW, ensure, locked
+from e2e.lab.tools import FAKE_GCS_SERVER, HELM, MODULES, VERSITYGW, ensure, installed, locked
 
 _AZURITE = MODULES / "azurite"
 
@@ -52,9 +52,18 @@ def _install_azurite(target: Path) -> None:
     scratch.replace(target)
 
 
+def helm() -> Path:
+    """Helm: ours where it was built, else that on PATH, else ours."""
+    on_path = shutil.which("helm")
+    if on_path and not installed(HELM).is_dir():
+        return Path(on_path)
+    return ensure(HELM) / "helm"
+
+
 #: What tests need, by the name to say if it cannot be had.
 PREPARE: dict[str, Callable[[], Path]] = {
     "versitygw": versitygw,
     "fake-gcs-server": fake_gcs_server,
     "azurite": azurite,
+    "helm": helm,
 }

@@ -10,13 +10,14 @@ One installation serves all modules; a test marked `last` runs when all others h
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from e2e.cluster import Cluster
 from e2e.figures import Figures
+from e2e.last_words import last_words
 from e2e.library import Library
 from e2e.opening import opened
 from e2e.release import Release
@@ -42,6 +43,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(limit)
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.failed and cluster is not None:
+        report.sections += list(last_words(cluster))
+    return report
 
 
 def pytest_terminal_summary(

@@ -31,11 +31,9 @@ def test_a_killed_fetch_resumes_and_fetches_little_again(
     before = cluster.store.sent_bytes()
     with cluster.store.limited(SLOW_BITS_PER_S):
         tenant.declare("interrupted", book.uri, node=node)
+        revision = tenant.wait_resolved("interrupted")
         wait_until(
-            lambda: (
-                release.revision(node, book.size_bytes).get("bytesPresent", 0)
-                > book.size_bytes // 4
-            ),
+            lambda: release.revision(node, revision).get("bytesPresent", 0) > book.size_bytes // 4,
             "a quarter of the model",
             timeout_s=UNDER_WAY_TIMEOUT_S,
         )

@@ -42,7 +42,7 @@ def test_a_pod_reads_while_its_model_comes_whoever_is_killed(
         tenant.declare("early", book.uri, node=node)
         reader = Reader(tenant, "early-bird", "early", node, mode="lazy")
         reader.begin()
-        here = release.revision(node, book.size_bytes)["bytesPresent"]
+        here = release.revision(node, tenant.wait_resolved("early"))["bytesPresent"]
         assert here < book.size_bytes
         for part in ("csi", "keeper", "agent"):
             release.kill(part, node)

@@ -55,7 +55,8 @@ def store_id(cluster: Cluster, node: str) -> str:
 def test_a_node_that_is_away_is_not_ready_and_back_with_its_disk_it_is(
     ready: Tenant, reader: Reader, book: Book, release: Release, cluster: Cluster, nodes: list[str]
 ) -> None:
-    moved_bytes = release.revision(reader.node, book.size_bytes)["bytesFromOrigin"]
+    revision = ready.wait_resolved(NAME)
+    moved_bytes = release.revision(reader.node, revision)["bytesFromOrigin"]
     cluster.stop_node(reader.node)
     wait_until(
         lambda: ready.status(NAME)["nodes"]["ready"] == len(nodes) - 1,
@@ -66,7 +67,7 @@ def test_a_node_that_is_away_is_not_ready_and_back_with_its_disk_it_is(
     cluster.start_node(reader.node)
     ready.wait_ready(NAME)
     reader.wait_again(book)
-    assert release.revision(reader.node, book.size_bytes)["bytesFromOrigin"] == moved_bytes
+    assert release.revision(reader.node, revision)["bytesFromOrigin"] == moved_bytes
 
 
 def test_a_node_back_with_an_empty_disk_is_ready_only_once_it_has_the_model_again(

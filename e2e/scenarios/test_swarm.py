@@ -8,7 +8,7 @@ import pytest
 from e2e.cluster import Capability, Cluster
 from e2e.figures import Figures
 from e2e.lab.commands import wait_until
-from e2e.library import Book, Library
+from e2e.library import Library
 from e2e.readers import Reader
 from e2e.release import Release
 from e2e.tenants import Tenant
@@ -88,8 +88,8 @@ def test_a_node_whose_agent_is_killed_in_mid_swarm_is_waited_for_by_nobody(
             book = library.book(name, SWARM_MIB)
             began_at = time.monotonic()
             tenant.declare(name, book.uri)
-            revision = wait_resolved(tenant, name)
-            wait_present(release, victim, book, book.size_bytes // 4)
+            revision = tenant.wait_resolved(name)
+            wait_present(release, victim, revision, book.size_bytes // 4)
             if is_disturbed:
                 release.kill("agent", victim)
             wait_trees(cluster, others, revision)
@@ -116,9 +116,9 @@ def test_a_swarm_ends_without_the_api_server(
     before = cluster.store.sent_bytes()
     with cluster.store.limited(SLOW_BITS_PER_S):
         tenant.declare("ungoverned", book.uri)
-        revision = wait_resolved(tenant, "ungoverned")
+        revision = tenant.wait_resolved("ungoverned")
         for node in nodes:
-            wait_present(release, node, book, 1)
+            wait_present(release, node, revision, 1)
         cluster.stop_api_server()
         try:
             wait_trees(cluster, nodes, revision)
@@ -129,20 +129,9 @@ def test_a_swarm_ends_without_the_api_server(
     tenant.wait_ready("ungoverned")
 
 
-def wait_resolved(tenant: Tenant, name: str) -> str:
-    """The revision behind a ModelCache, once it is known."""
-
-    def revision() -> str:
-        return str(tenant.status(name).get("revision") or "")
-
-    return wait_until(
-        revision, f"{name} to be resolved", timeout_s=SWARM_TIMEOUT_S, interval_s=LOOK_INTERVAL_S
-    )
-
-
-def wait_present(release: Release, node: str, book: Book, at_least_bytes: int) -> None:
+def wait_present(release: Release, node: str, revision: str, at_least_bytes: int) -> None:
     wait_until(
-        lambda: release.revision(node, book.size_bytes).get("bytesPresent", 0) >= at_least_bytes,
+        lambda: release.revision(node, revision).get("bytesPresent", 0) >= at_least_bytes,
         f"{at_least_bytes} bytes on {node}",
         timeout_s=SWARM_TIMEOUT_S,
         interval_s=LOOK_INTERVAL_S,

@@ -30,9 +30,26 @@ def crowded(new_tenant: Callable[..., Tenant], library: Library, nodes: list[str
     """A tenant whose one pod leaves no room for a Job. It takes half a minute to be noticed."""
     tenant = new_tenant("crowded", **RESTRICTED)
     tenant.start(quota("one-pod", pods="1"))
+    wait_used(tenant, "one-pod", "0")  # before that it is not enforced
     tenant.start(reading_pod(tenant, nodes[0]))
+    wait_used(tenant, "one-pod", "1")
     tenant.declare("model", library.book("crowded", 32).uri, node=nodes[0])
     return tenant
+
+
+def wait_used(tenant: Tenant, name: str, pods: str) -> None:
+    """Wait until Kubernetes has counted this many pods against a quota."""
+
+    def is_counted() -> bool:
+        found: Fields = tenant.cluster.get("resourcequota", name, tenant.namespace)
+        return bool(found.get("status", {}).get("used", {}).get("pods") == pods)
+
+    wait_until(
+        is_counted,
+        f"{pods} pods to be counted against the quota {name}",
+        timeout_s=REASON_TIMEOUT_S,
+        interval_s=LOOK_INTERVAL_S,
+    )
 
 
 def reading_pod(tenant: Tenant, node: str) -> Fields:

@@ -7,20 +7,14 @@ import pytest
 
 from e2e.lab.commands import LabError
 from e2e.lab.servers import PREPARE
-from e2e.lab.tools import HELM, KUBERNETES, ensure, installed
+from e2e.lab.tools import KUBERNETES, installed
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def helm() -> Path:
     """The real helm; skips the test where it is not there and cannot be built."""
-    on_path = shutil.which("helm")
-    if on_path and not installed(HELM).is_dir():
-        return Path(on_path)
-    try:
-        return ensure(HELM) / "helm"
-    except LabError as e:
-        pytest.skip(f"no helm: {e}")
+    return server("helm")
 
 
 def kube_apiserver() -> Path:
@@ -38,7 +32,7 @@ def etcd() -> Path:
 
 
 def server(name: str) -> Path:
-    """A real server of an object store: versitygw, fake-gcs-server or azurite."""
+    """One of `PREPARE`: a real server of an object store, or helm."""
     try:
         return PREPARE[name]()
     except LabError as e:
