@@ -57,7 +57,7 @@ image: venv  ## the one image, as an OCI archive, without Docker
 	$(PYTHON) -m e2e.lab image $(ARGS)
 
 e2e: venv  ## the scenarios on a real Kubernetes: CLUSTER=lab|kind|existing
-	CLUSTER=$(CLUSTER) $(bin)/pytest e2e/scenarios -p no:cacheprovider $(PYTEST_ARGS)
+	CLUSTER=$(CLUSTER) $(bin)/pytest e2e/scenarios -p no:cacheprovider --durations=20 $(PYTEST_ARGS)
 
 bench: venv  ## all benchmarks, or BENCH=cold ARGS="--quick --json --check"
 	@set -e; for b in $(or $(BENCH),$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))); do \

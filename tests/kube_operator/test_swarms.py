@@ -295,3 +295,24 @@ async def test_a_node_where_a_pod_waits_is_told_who_has_the_model():
     )
     assert [model["revision"] for model in spec["models"]] == [REVISION]
     assert [one["name"] for one in spec["swarms"][0]["neighbours"]] == [holder]
+
+
+async def test_nodes_are_told_of_each_other_while_another_model_leaves_their_lists():
+    operator = await planning(3)
+    await operator.run()
+    cluster = operator.cluster
+    cluster.revisions["other"] = OTHER_REVISION
+    cluster.put_model_cache(model_cache("other", source={"uri": "s3://models/other"}))
+    await operator.run(steps=1, step_s=1.0)
+    cluster.remove_model_cache("team", "llama")
+    await operator.settle()
+    cluster.now_s += 0.5
+    cluster.step()  # the other model's revision is known from now on
+    for _ in range(5):
+        await operator.settle()
+        cluster.now_s += 1.0
+    told = [
+        {lists["revision"] for lists in body["spec"].get("swarms", ())}
+        for body in cluster.objects(CACHE_NODES)
+    ]
+    assert all(OTHER_REVISION in revisions for revisions in told)

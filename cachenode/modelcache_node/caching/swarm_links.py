@@ -26,8 +26,9 @@ from modelcache_node.transfer.peer_ranges import PeerError, PeerLacksError, Peer
 #: A neighbour without news answers after this long. Arbitrary; below any proxy's patience.
 POLL_WAIT_S = 5.0
 #: So long the origin is left alone while the operator has not said who else shares a revision; then
-#: this node goes on alone. Arbitrary: report, plan and spec take a second or two.
-INTRODUCTION_WAIT_S = 5.0
+#: this node goes on alone. Arbitrary: report, plan and spec take a second or two, on a thousand
+#: nodes at once some ten; a node that goes on too early costs the origin a copy.
+INTRODUCTION_WAIT_S = 30.0
 
 #: At least so often the origin's rate is looked at by who waits for it, seconds: it may be another.
 RATE_LOOK_S = 1.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from modelcache_api.cache_node import MAX_MODELS, CacheNodeSpec, SwarmLists
+from modelcache_api.cache_node import MAX_MODELS, CacheNodeSpec, SwarmLists, WantedModel
 from modelcache_api.model_cache import ModelCache, ModelCacheStatus
 from modelcache_api.reasons import Reason
 from modelcache_operator.handlers.explanations import Explanations, Reader
@@ -45,8 +45,8 @@ _COUNTS_PAUSE_S = 2.0
 #: sooner, as a policy may not have seen yet what the ModelCache says now.
 _REFUSED_PAUSE = timedelta(seconds=30)
 _FIRST_REFUSED_PAUSE = timedelta(seconds=2)
-#: Between two looks at a CacheNode's spec that takes something away, seconds: a spec from half the
-#: plans would have models evicted that the other half wants.
+#: Between two looks at what a spec would lose, seconds: one from half the plans would have models
+#: evicted that the other half wants.
 _SECOND_LOOK_S = 1.0
 #: A namespace's proofs are looked at so long after one of its ModelCaches was, seconds. Arbitrary.
 ACCESS_PAUSE_S = 5.0
@@ -110,7 +110,7 @@ class Reconciler:
         self._keeps = Keeps()
         self._refused: dict[ModelCacheKey, dict[str, Refusal]] = {}
         self._written_at: dict[ModelCacheKey, float] = {}
-        self._reductions: dict[NodeKey, CacheNodeSpec] = {}
+        self._dropping: dict[NodeKey, frozenset[WantedModel]] = {}
         self._renewals = Renewals(
             snapshot, queue, kube, settings=settings, max_age=self._bounds.proof_max_age
         )
@@ -241,15 +241,31 @@ class Reconciler:
                 for other in concerned:
                     self._queue.add(other)
             return
-        renewals = self._renewals.renewals_for(cache)
-        spec = spec_of(node.name, self._keeps.values(), limit=MAX_MODELS, renewals=renewals)
-        spec = spec.model_copy(update={"swarms": self._swarms_of(cache, spec)})
-        if spec == cache.spec:
-            self._reductions.pop(key, None)
-        elif self._may_write(key, node, cache, spec):
+        spec = self._spec_for(key, cache)
+        if spec != cache.spec and self._is_heard(node, cache):
             written = await self._kube.write_cache_node_spec(node.name, spec.wire())
             if written:
                 self._snapshot.put(CACHE_NODES, written)
+
+    def _spec_for(self, key: NodeKey, cache: CacheView) -> CacheNodeSpec:
+        """What a node should keep, and with whom it shares that.
+
+        An agent may evict at once what is not listed: a model leaves the list at the second look
+        without it, and not before every ModelCache has been planned. What is new waits for neither.
+        """
+        renewals = self._renewals.renewals_for(cache)
+        spec = spec_of(key.name, self._keeps.values(), limit=MAX_MODELS, renewals=renewals)
+        lost = frozenset(cache.spec.models).difference(spec.models)
+        is_certain = all(
+            ModelCacheKey(*name) in self._keeps for name in self._snapshot.model_caches
+        )
+        doubtful = lost - self._dropping.get(key, frozenset()) if is_certain else lost
+        self._dropping[key] = lost if is_certain else frozenset()
+        if doubtful:
+            self._queue.add_later(key, _SECOND_LOOK_S)
+            keeps = [*self._keeps.values(), {key.name: doubtful}]
+            spec = spec_of(key.name, keeps, limit=MAX_MODELS, renewals=renewals)
+        return spec.model_copy(update={"swarms": self._swarms_of(cache, spec)})
 
     def _swarms_of(self, cache: CacheView, spec: CacheNodeSpec) -> tuple[SwarmLists, ...]:
         """Whom a node shares with what `spec` has it keep."""
@@ -279,27 +295,10 @@ class Reconciler:
             self._look_at_nodes(self._snapshot.nodes)
         return limit
 
-    def _may_write(
-        self, key: NodeKey, node: NodeView, cache: CacheView, spec: CacheNodeSpec
-    ) -> bool:
-        """Whether `spec` is the whole truth: an agent may evict at once what is not listed.
-
-        A silent agent cannot read it, and the plans think little of its node: it is left as it
-        is. What takes something away must be the same at a second look.
-        """
+    def _is_heard(self, node: NodeView, cache: CacheView) -> bool:
+        """Whether an agent reads its spec: the plans think little of a silent one's node."""
         fair = self._sight.fair({node.name: cache}, self._now())
-        if not is_live(node, fair[node.name], self._now()):
-            return False
-        takes_away = not set(cache.spec.models) <= set(spec.models)
-        if not self._is_everything_planned() or (takes_away and self._reductions.get(key) != spec):
-            self._reductions[key] = spec
-            self._queue.add_later(key, _SECOND_LOOK_S)
-            return False
-        self._reductions.pop(key, None)
-        return True
-
-    def _is_everything_planned(self) -> bool:
-        return all(ModelCacheKey(*name) in self._keeps for name in self._snapshot.model_caches)
+        return is_live(node, fair[node.name], self._now())
 
 
 def _pause_before(before: ModelCacheStatus, after: ModelCacheStatus) -> float:

@@ -92,7 +92,9 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 60
     settings.networking.error_backoffs = _Patience()
-    settings.queueing.worker_limit = 100
+    # One task per object that changed within this time; with a limit on tasks, each of which waits
+    # that long for more, a thousand nodes that report at once would be heard a minute late.
+    settings.queueing.idle_timeout = 1.0
     settings.process.ultimate_exiting_timeout = 20
     settings.watching.label_selectors["batch", "v1", JOBS.plural] = JOBS.label_selector
     return settings
