@@ -140,7 +140,7 @@ class BitTorrent:
 
 
 S5CMD_GRID = (S5cmdEach(4), S5cmdEach(16))
-BITTORRENT_GRID = tuple(BitTorrent(piece, slots) for piece in (256, 1024) for slots in (4, 8, 16))
+BITTORRENT_GRID = tuple(BitTorrent(piece, slots) for piece in (256, 1024) for slots in (4, 16))
 BITTORRENT_QUICK_GRID = (BitTorrent(1024, 8), BitTorrent(256, 8))
 
 

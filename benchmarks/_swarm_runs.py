@@ -24,15 +24,14 @@ REQUEST_HEADROOM = 1.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured."""
+    """What is measured; with `variant_size` nodes also what may happen to a swarm."""
 
     n_files: int
     file_bytes: int
     bytes_per_s: float
     sizes: tuple[int, ...]
-    variant_size: int
+    variant_size: int | None
     rounds: int
-    is_quick: bool
 
     @property
     def n_bytes(self) -> int:
