@@ -18,6 +18,8 @@ from _swarm_rivals import Race, Rival
 SLOW_UPLINK = 0.25
 JOINS_AT = 0.5
 DIES_AT = 0.3
+#: For so long a plain stream is measured on each kind of link, seconds.
+STREAM_S = 10.0
 #: The throttling origin allows so many times the requests per second that one copy takes.
 REQUEST_HEADROOM = 1.5
 
@@ -76,11 +78,11 @@ class Links:
     """The laboratory's goodput, measured once per run."""
 
     def __init__(self, lab: Lab, plan: Plan, hosts: list[Host], origin: Host) -> None:
-        n_bytes = plan.n_bytes // 4
+        n_bytes = int(STREAM_S * plan.bytes_per_s)
         self.origin = goodput_bytes_per_s(origin, hosts[0], n_bytes)
         self.node = goodput_bytes_per_s(hosts[0], hosts[1], n_bytes)
         lab.set_uplink(hosts[0], plan.bytes_per_s * SLOW_UPLINK)
-        self.slow = goodput_bytes_per_s(hosts[0], hosts[1], n_bytes)
+        self.slow = goodput_bytes_per_s(hosts[0], hosts[1], int(n_bytes * SLOW_UPLINK))
         lab.set_uplink(hosts[0], plan.bytes_per_s)
 
     def ideal_s(self, n_bytes: int, n_nodes: int, *, one_is_slow: bool = False) -> float:

@@ -137,7 +137,7 @@ def _row(
     report.add(f"{name}_origin_requests_vs_chunks", requests)
     report.add(f"{name}_own_cpu", own_cpu)
     report.add(f"{name}_machine_cpu", machine_cpu)
-    return (
+    row = (
         scenario.name,
         f"{ideal_s:.1f}",
         f"{last_s:.1f}",
@@ -147,6 +147,8 @@ def _row(
         f"{own_cpu:.0%}",
         f"{machine_cpu:.0%}",
     )
+    say(f"  {' | '.join(row)}")  # a run takes more than an hour: nothing of it should be lost
+    return row
 
 
 def _best_rivals(bench: Bench, ours: dict[int, float], *, is_quick: bool) -> dict[str, Rival]:
