@@ -20,8 +20,9 @@ _BUCKET_BYTES = _SLOT.size * _SLOTS_PER_BUCKET
 _TABLE_BYTES = _N_BUCKETS * _BUCKET_BYTES
 #: Where the bytes are whose locks are places for uploads; beyond the table's.
 _PLACES_AT = 1 << 32
-#: Uploads of one chunk at once: `UploadPlaces` says why. From the swarm's simulation.
-MAX_SAME = 1
+#: Uploads of one chunk at once, and among how many of the places one finds room that is not the
+#: first of its chunk: `swarm.uploads` says why.
+MAX_SAME, PLACES_FOR_SAME = 2, 5
 _SAME_AT = 1 << 33
 #: Chunks fall into so many classes: two that share one hold each other up for a moment. Arbitrary.
 _N_CHUNK_CLASSES = 1 << 16
@@ -94,8 +95,9 @@ def places_taken(fd: int, count: int) -> int:
 class UploadPlaces:
     """As many uploads at once as a node has places, over all its workers.
 
-    Of one chunk only `MAX_SAME` go at once: who comes later finds it at the first receiver soon,
-    and a slow uplink is not spent on copies. A place is a pair of locked bytes.
+    Of one chunk only `MAX_SAME` go at once, the second only where few others do: who comes later
+    finds it at the first receiver soon, and a slow uplink is not spent on copies. A place is a pair
+    of locked bytes.
     """
 
     def __init__(self, fd: int, count: int) -> None:
@@ -109,7 +111,8 @@ class UploadPlaces:
         same = self._lock_one(range(same_at, same_at + MAX_SAME))
         if same is None:
             return None
-        place = self._lock_one(range(_PLACES_AT, _PLACES_AT + self.count))
+        count = self.count if same == same_at else min(self.count, PLACES_FOR_SAME)
+        place = self._lock_one(range(_PLACES_AT, _PLACES_AT + count))
         if place is None:
             self._unlock(same)
             return None

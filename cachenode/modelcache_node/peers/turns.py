@@ -10,7 +10,7 @@ from typing import TypeVar
 _Owner = TypeVar("_Owner")
 
 #: Uploads at once, of one worker: with fewer, downlinks idle whose sender waits (ADR 13).
-AT_ONCE = 4
+AT_ONCE = 5
 #: One that takes so many times the best is held up by who receives it: others may go on beside it.
 HELD_UP = 3.0
 #: By so much the best is forgotten with each upload: chunks and links differ.

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-#: Chunks asked of peers at once: 4 leave a slow neighbour's place empty too long, 8 make every
-#: uploader busy (ADR 13).
-PEER_REQUESTS = 6
+#: Chunks asked of peers at once: with fewer downlinks idle between two of them, more only wait at
+#: uploaders, for longer than the maps that told of them are true (ADR 13 has figures).
+PEER_REQUESTS = 8
 #: Chunks read from an origin at once, if its shell does not say.
 ORIGIN_REQUESTS = 8
 

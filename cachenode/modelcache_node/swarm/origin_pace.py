@@ -14,15 +14,16 @@ from modelcache_node.swarm.crowd import Crowd
 from modelcache_node.swarm.neighbours import moving_mean
 
 #: Chunks under way at first, of all nodes together; as powers of two. Enough to hide round trips.
-FIRST_LEVEL = 3
+FIRST_LEVEL = 2
 #: Twice as many chunks at once are worth it where they bring so many times as much.
 WORTH = 1.3
 #: So many chunks tell what a level brings.
 MEASURED = 4
 #: Of chunks read here, before a level that was not worth it is tried again.
 HOLD_CHUNKS = 64
-#: Nodes that do not begin do so when the first chunks have come, but after so many seconds anyway.
-AWAIT_S = 1.0
+#: Nodes that do not begin do so when the first chunks have come, or when nobody is seen to read any
+#: for so many seconds; a reader that is as slow as the second, arbitrary, is not waited for.
+AWAIT_S, MAX_AWAIT_S = 1.0, 15.0
 #: More than any node can read at once.
 UNBOUNDED = 1 << 16
 
@@ -43,12 +44,13 @@ class OriginPace:
         self._not_before: float | None = None
         self._awaits_since: float | None = None
 
-    def allowed(self, crowd: Crowd, now: float, *, others_have: bool) -> int:
+    def allowed(self, crowd: Crowd, now: float, *, others_read: bool, others_have: bool) -> int:
         """Chunks to read at once; who reads alone is not bounded here.
 
         Args:
             crowd: Who reads from the origin.
             now: Monotonic seconds.
+            others_read: Whether any of them is known to read a chunk now.
             others_have: Whether any of them is known to hold a chunk.
         """
         if crowd.n_readers == 1:
@@ -58,9 +60,14 @@ class OriginPace:
             self._not_before = now
             if self._uniform() >= share:
                 self._awaits_since, self._not_before = now, now + AWAIT_S
-        if self._awaits_since is not None and others_have:
-            self._rest(now, now - self._awaits_since, share, self._uniform())
-            self._awaits_since = None
+        if self._awaits_since is not None:
+            if others_have:
+                self._rest(now, now - self._awaits_since, share, self._uniform())
+                self._awaits_since = None
+            elif now >= self._not_before:
+                self._awaits_since = None
+            elif others_read:
+                self._not_before = min(now + AWAIT_S, self._awaits_since + MAX_AWAIT_S)
         return 0 if now < self._not_before else max(1, int(share))
 
     def took(self, chunk_s: float, now: float, crowd: Crowd, most: int) -> None:

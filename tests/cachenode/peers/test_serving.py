@@ -166,16 +166,24 @@ async def test_a_node_with_all_places_taken_says_who_else_holds_the_chunk(holder
         await movers.fetch_from_peer(wanted)
 
 
-async def test_a_chunk_goes_to_one_at_a_time(holder, movers, target):
-    data = os.urandom(2 * CHUNK_BYTES)
+@pytest.mark.parametrize("held", [[0, 0], range(5)], ids=["two-of-it", "one-of-each-of-five"])
+async def test_a_chunk_goes_to_two_at_a_time_but_to_one_where_many_others_go(
+    holder, movers, target, held
+):
+    data = os.urandom(6 * CHUNK_BYTES)
     holder.put(data)
     async with serving(holder, workers=2) as server:
-        with RawConnection(server.address) as connection:
-            connection.send(ask_for(chunk_path()))
-            assert connection.socket.recv(1) == b"H"
+        with contextlib.ExitStack() as connections:
+
+            def begins(index: int) -> bool:  # nobody reads on
+                connection = connections.enter_context(RawConnection(server.address))
+                connection.send(ask_for(chunk_path(index=index)))
+                return connection.socket.recv(12) == b"HTTP/1.1 206"
+
+            assert all(begins(index) for index in held)
             with pytest.raises(PeerBusyError):
                 await movers.fetch_from_peer(chunk_of(shown(server.address), data, target, 0))
-            await movers.fetch_from_peer(chunk_of(shown(server.address), data, target, 1))
+            assert begins(5)
 
 
 async def eventually(condition):

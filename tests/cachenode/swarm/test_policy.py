@@ -10,9 +10,16 @@ from modelcache_api.have_map import HaveMap
 from modelcache_node.swarm.asks import Failure
 from modelcache_node.swarm.neighbourhood import GRACE_S, START_WAIT_S
 from modelcache_node.swarm.neighbours import AVOID_S, MAX_STRIKES
-from modelcache_node.swarm.origin_duty import ClaimState
+from modelcache_node.swarm.origin_duty import MIN_HEDGE_S, ClaimState
 from modelcache_node.swarm.policy import LONE_WORD_S, Swarm
-from modelcache_node.swarm.uploads import MAX_HINTS, MAX_SAME, MAX_UPLOADS, admits, hints
+from modelcache_node.swarm.uploads import (
+    MAX_HINTS,
+    MAX_QUEUED_FOR_SAME,
+    MAX_SAME,
+    MAX_UPLOADS,
+    admits,
+    hints,
+)
 
 N = 40
 SLOTS = ChunkSlots((("c" * 64, N),))
@@ -63,7 +70,8 @@ def test_requests_are_spread_over_peers_and_bounded():
         policy.hear(name, told(range(N)), 0.0)
     asks = asks_of(policy, 0.0)
     assert len(asks) == policy.limits.peer_requests
-    assert {name: [a.peer for a in asks].count(name) for name in "abc"} == {"a": 2, "b": 2, "c": 2}
+    loads = [[ask.peer for ask in asks].count(name) for name in "abc"]
+    assert max(loads) - min(loads) <= 1
     assert len({ask.slot for ask in asks}) == len(asks)
 
 
@@ -249,9 +257,10 @@ def test_a_chunk_too_long_under_way_at_the_elected_node_is_read_here_too():
     claim = policy.next_claim(1.0)
     policy.claim_answered(claim, [ClaimState.UNDER_WAY] * len(claim.slots), 1.1)
     assert policy.next_claim(1.2) is None
-    again = policy.next_claim(3.2)
-    policy.claim_answered(again, [ClaimState.UNDER_WAY] * len(again.slots), 3.3)
-    assert policy.next_ask(3.3).slot in claim.slots
+    late = 1.2 + MIN_HEDGE_S
+    again = policy.next_claim(late)
+    policy.claim_answered(again, [ClaimState.UNDER_WAY] * len(again.slots), late)
+    assert policy.next_ask(late).slot in claim.slots
 
 
 def test_an_elected_node_hands_over_what_it_has_not_begun_and_does_not_read_it_meanwhile():
@@ -352,6 +361,8 @@ def test_a_sealed_blob_is_vouched_for():
 def test_uploads_are_bounded_in_all_and_per_chunk_and_others_are_named():
     assert admits(MAX_UPLOADS - 1, 0)
     assert not admits(MAX_UPLOADS, 0)
+    assert admits(MAX_QUEUED_FOR_SAME - 1, 1)
+    assert not admits(MAX_QUEUED_FOR_SAME, 1)
     assert not admits(1, MAX_SAME)
     policy = swarm("a", "b", "c", "d")
     for name in "abcd":
