@@ -172,7 +172,7 @@ class Swarms:
             known = [slot for slot in slots if slot < link.policy.n_slots]
             return pack_answer(link.policy.serve_claim(known, self._clock()))
         if self._is_sealed(revision):
-            return pack_answer([ClaimState.HELD] * len(slots))
+            return pack_answer([ClaimState.SEEN_TO] * len(slots))
         return None
 
     def holders(self, blob: str, index: int, asker: str) -> tuple[str, ...]:

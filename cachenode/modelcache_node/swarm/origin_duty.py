@@ -36,8 +36,8 @@ PASSED_OVER_S = 15.0
 class ClaimState(IntEnum):
     """An elected node's answer about one slot."""
 
-    HELD = 0
-    """It has the chunk: get it there."""
+    SEEN_TO = 0
+    """It has the chunk, or handed it to another: get it there. Nobody else is to read it."""
     UNDER_WAY = 1
     """It reads it from the origin now."""
     YOURS = 2
@@ -126,8 +126,14 @@ class OriginDuty:
             for member in self._ranking.members
         )
 
-    def ask(self, absent: int, now: float) -> ClaimAsk | None:
-        """Whom to ask for work, when there is none of one's own. `absent`: slots nobody has."""
+    def ask(self, absent: int, now: float, most: int) -> ClaimAsk | None:
+        """Whom to ask for work, when there is none of one's own.
+
+        Args:
+            absent: Slots nobody has.
+            now: Seconds.
+            most: Slots that can be begun at once: who took more would sit on them at the end.
+        """
         if not absent or not self.may_ask(now):
             return None
         best: tuple[int, str] | None = None
@@ -142,15 +148,16 @@ class OriginDuty:
         self._asking = member
         slots = self._help()[member] & absent & ~self._taken
         # From the far end: the elected node goes through its own from the near one.
-        return ClaimAsk(member, tuple(last_n(slots, MAX_CLAIM_SLOTS)))
+        return ClaimAsk(member, tuple(last_n(slots, min(most, MAX_CLAIM_SLOTS))))
 
     def answered(
         self, asked: ClaimAsk, states: Sequence[ClaimState], now: float, chunk_s: float
     ) -> None:
         """The elected node answered; `chunk_s`: the mean of an origin's chunk, 0 if unknown."""
         self._asking = None
-        hedge_s = max(HEDGE_CHUNK_TIMES * (chunk_s or UNKNOWN_CHUNK_S), MIN_HEDGE_S)
-        self._quiet_until[asked.member] = now + hedge_s
+        chunk_s = chunk_s or UNKNOWN_CHUNK_S
+        hedge_s = max(HEDGE_CHUNK_TIMES * chunk_s, MIN_HEDGE_S)
+        self._quiet_until[asked.member] = now + chunk_s
         for slot, state in zip(asked.slots, states, strict=True):
             if state is ClaimState.YOURS:
                 self._taken |= 1 << slot
@@ -177,14 +184,12 @@ class OriginDuty:
         """Answer a helper. A chunk that is neither held nor under way is handed to it."""
         answers = []
         for slot in slots[:MAX_CLAIM_SLOTS]:
-            if held >> slot & 1:
-                answers.append(ClaimState.HELD)
+            if (held | self._given_bits) >> slot & 1 or len(self._given) >= MAX_GIVEN:
+                answers.append(ClaimState.SEEN_TO)
             elif under_way >> slot & 1:
                 answers.append(ClaimState.UNDER_WAY)
             elif self._me in self._passed_over or self._me not in self._group:
                 answers.append(ClaimState.CANNOT_FETCH)
-            elif self._given_bits >> slot & 1 or len(self._given) >= MAX_GIVEN:
-                answers.append(ClaimState.UNDER_WAY)
             else:
                 self._given[slot] = now + max(HANDOVER_CHUNK_TIMES * chunk_s, MIN_HANDOVER_S)
                 self._given_bits |= 1 << slot

@@ -236,9 +236,8 @@ class Swarm:
             return None
         if not self.neighbours.are_met(now - self.began_at):
             return None
-        if self._under_way.n_origin >= self._origin_requests(now):
-            return None
-        return self.duty.ask(self._absent(), now)
+        most = self._origin_requests(now) - self._under_way.n_origin
+        return self.duty.ask(self._absent(), now, most) if most > 0 else None
 
     def _origin_requests(self, now: float) -> int:
         """Chunks to read at once: few while nobody takes what was read, or while nodes crowd it."""

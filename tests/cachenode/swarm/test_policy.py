@@ -12,14 +12,6 @@ from modelcache_node.swarm.neighbourhood import GRACE_S, START_WAIT_S
 from modelcache_node.swarm.neighbours import AVOID_S, MAX_STRIKES
 from modelcache_node.swarm.origin_duty import MIN_HEDGE_S, ClaimState
 from modelcache_node.swarm.policy import LONE_WORD_S, Swarm
-from modelcache_node.swarm.uploads import (
-    MAX_HINTS,
-    MAX_QUEUED_FOR_SAME,
-    MAX_SAME,
-    MAX_UPLOADS,
-    admits,
-    hints,
-)
 
 N = 40
 SLOTS = ChunkSlots((("c" * 64, N),))
@@ -356,20 +348,6 @@ def test_a_sealed_blob_is_vouched_for():
     policy.hold(3, 103, 0, vouched=False)
     policy.seal([3])
     assert policy.map_for(0, 0).vouched == 1
-
-
-def test_uploads_are_bounded_in_all_and_per_chunk_and_others_are_named():
-    assert admits(MAX_UPLOADS - 1, 0)
-    assert not admits(MAX_UPLOADS, 0)
-    assert admits(MAX_QUEUED_FOR_SAME - 1, 1)
-    assert not admits(MAX_QUEUED_FOR_SAME, 1)
-    assert not admits(1, MAX_SAME)
-    policy = swarm("a", "b", "c", "d")
-    for name in "abcd":
-        policy.hear(name, told([3]), 0.0)
-    named = hints(3, policy.neighbours, "a", 0.0)
-    assert len(named) == MAX_HINTS
-    assert "a" not in named
 
 
 def test_a_neighbour_is_told_only_what_is_new_to_it():
