@@ -332,7 +332,7 @@ class Simulator:
             node.policy.duty.unanswered(claim, self.now)
             self._pump(node)
         else:
-            states = other.policy.serve_claim(claim.slots, self.now)
+            states = other.policy.serve_claim(claim.slots, node.name, self.now)
             node.policy.claim_answered(claim, states, self.now)
             self._pump(node)
 

@@ -162,7 +162,6 @@ class Swarms:
                 deadline = self._clock()
 
     def claim(self, revision: str, asker: str, body: bytes) -> bytes | None:
-        del asker
         try:
             slots = unpack_claim(body)
         except InvalidRequestError:
@@ -170,7 +169,8 @@ class Swarms:
         link = self._links.get(revision)
         if link is not None:
             known = [slot for slot in slots if slot < link.policy.n_slots]
-            return pack_answer(link.policy.serve_claim(known, self._clock()))
+            helper = next(iter(link.names([asker])), "")
+            return pack_answer(link.policy.serve_claim(known, helper, self._clock()))
         if self._is_sealed(revision):
             return pack_answer([ClaimState.SEEN_TO] * len(slots))
         return None

@@ -18,7 +18,7 @@ from modelcache_node.swarm.bitsets import last_n
 from modelcache_node.swarm.rendezvous import Ranking, ranking
 
 #: A chunk handed over returns to its elected node after so many chunk times, but at least the
-#: second, in seconds, if nobody has it.
+#: second, in seconds, if nobody has it; or when who took it is known to be away.
 HANDOVER_CHUNK_TIMES, MIN_HANDOVER_S = 32.0, 10.0
 #: Chunks handed over at once. Arbitrary: each helper asks for a few at a time.
 MAX_GIVEN = 1024
@@ -66,7 +66,7 @@ class OriginDuty:
         self._is_changed = False
         self._owned = 0
         self._helped: dict[str, int] | None = None
-        self._given: dict[int, float] = {}  # until when; the oldest first
+        self._given: dict[int, tuple[float, str]] = {}  # until when, to whom; the oldest first
         self._given_bits = 0
         self._taken = 0
         self._quiet_until: dict[str, float] = {}
@@ -90,6 +90,9 @@ class OriginDuty:
 
     def set_able(self, name: str, now: float, *, is_able: bool) -> None:
         """A member said, or showed by its silence, whether it can fetch."""
+        if not is_able:
+            for slot in [slot for slot, (_, to) in self._given.items() if to == name]:
+                self._take_back(slot)
         if name not in self._group:
             return
         if is_able != (name not in self._passed_over):
@@ -109,7 +112,7 @@ class OriginDuty:
     def own(self, now: float) -> int:
         """The set of slots that this node reads from the origin, if nobody has them."""
         self._elect()
-        while self._given and next(iter(self._given.values())) <= now:
+        while self._given and next(iter(self._given.values()))[0] <= now:
             self._take_back(next(iter(self._given)))
         return (self._owned | self._taken) & ~self._given_bits
 
@@ -179,7 +182,14 @@ class OriginDuty:
     # Answering others
 
     def serve(
-        self, slots: Sequence[int], *, held: int, under_way: int, now: float, chunk_s: float
+        self,
+        slots: Sequence[int],
+        helper: str,
+        *,
+        held: int,
+        under_way: int,
+        now: float,
+        chunk_s: float,
     ) -> list[ClaimState]:
         """Answer a helper. A chunk that is neither held nor under way is handed to it."""
         answers = []
@@ -191,7 +201,8 @@ class OriginDuty:
             elif self._me in self._passed_over or self._me not in self._group:
                 answers.append(ClaimState.CANNOT_FETCH)
             else:
-                self._given[slot] = now + max(HANDOVER_CHUNK_TIMES * chunk_s, MIN_HANDOVER_S)
+                until = now + max(HANDOVER_CHUNK_TIMES * chunk_s, MIN_HANDOVER_S)
+                self._given[slot] = until, helper
                 self._given_bits |= 1 << slot
                 answers.append(ClaimState.YOURS)
         return answers

@@ -385,10 +385,11 @@ class Swarm:
         if not self._under_way.has(slot) and not self.holdings.has(slot):
             self._wanted |= 1 << slot
 
-    def serve_claim(self, slots: Sequence[int], now: float) -> list[ClaimState]:
+    def serve_claim(self, slots: Sequence[int], helper: str, now: float) -> list[ClaimState]:
         """Answer a helper that asks for slots this node was elected for."""
         return self.duty.serve(
             slots,
+            helper,
             held=self.holdings.bits,
             under_way=of_slots(self._under_way.from_origin(), self.n_slots),
             now=now,

@@ -260,9 +260,19 @@ def test_an_elected_node_hands_over_what_it_has_not_begun_and_does_not_read_it_m
     (first, *_) = asks = asks_of(policy, START_WAIT_S)
     began = {ask.slot for ask in asks}
     free = next(slot for slot in range(N) if policy.duty.own(1.0) >> slot & 1 and slot not in began)
-    states = policy.serve_claim([first.slot, free], 1.0)
+    states = policy.serve_claim([first.slot, free], "a", 1.0)
     assert states == [ClaimState.UNDER_WAY, ClaimState.YOURS]
     assert not policy.duty.own(1.0) >> free & 1
+    assert policy.serve_claim([free], "b", 1.0) == [ClaimState.SEEN_TO]
+
+
+def test_what_was_handed_to_a_node_that_went_away_returns_to_the_elected_one():
+    policy = swarm("a", group=["a", "me"], can_fetch=True)
+    policy.hear("a", told([], can_fetch=True), 0.0)
+    free = next(slot for slot in range(N) if policy.duty.own(0.0) >> slot & 1)
+    assert policy.serve_claim([free], "a", 0.0) == [ClaimState.YOURS]
+    policy.unheard("a", 0.1)
+    assert policy.duty.own(0.2) >> free & 1
 
 
 @pytest.mark.parametrize("is_wrong_first", [True, False])
