@@ -108,10 +108,13 @@ class SwarmLink:
         wanted = set(addresses)
         return [name for name, address in self._addresses.items() if address in wanted]
 
+    def name_at(self, address: str) -> str:
+        """The member at this address; empty if there is none."""
+        return next(iter(self.names([address])), "")
+
     def holders(self, slot: int, asker: str) -> tuple[str, ...]:
         """Addresses of neighbours that hold a slot, for `asker`, an address."""
-        asking = next(iter(self.names([asker])), "")
-        found = hints(slot, self.policy.neighbours, asking, self._clock())
+        found = hints(slot, self.policy.neighbours, self.name_at(asker), self._clock())
         return tuple(self._addresses[name] for name in found if name in self._addresses)
 
     def map_for(self, asker: str, instance: int, since: int, uploads_queued: int) -> HaveMap:

@@ -169,8 +169,8 @@ class Swarms:
         link = self._links.get(revision)
         if link is not None:
             known = [slot for slot in slots if slot < link.policy.n_slots]
-            helper = next(iter(link.names([asker])), "")
-            return pack_answer(link.policy.serve_claim(known, helper, self._clock()))
+            states = link.policy.serve_claim(known, link.name_at(asker), self._clock())
+            return pack_answer(states)
         if self._is_sealed(revision):
             return pack_answer([ClaimState.SEEN_TO] * len(slots))
         return None

@@ -78,6 +78,11 @@ class Neighbourhood:
                 fetching |= one.fetching
         return fetching
 
+    @property
+    def any_reads(self) -> bool:
+        """Whether any of them reads from the origin now; cheaper than what it reads."""
+        return any(one.fetching and not one.is_absent for one in self)
+
     def told(self, name: str, *, can_fetch: bool) -> None:
         """A neighbour was given a map that says whether this node can fetch."""
         one = self._by_name.get(name)

@@ -23,8 +23,8 @@ HANDOVER_CHUNK_TIMES, MIN_HANDOVER_S = 32.0, 10.0
 #: Chunks handed over at once. Arbitrary: each helper asks for a few at a time.
 MAX_GIVEN = 1024
 #: The elected node may take so many mean chunk times for one chunk, but at least the second, in
-#: seconds, before another reads it too. With half of it, on links that lose packets, one chunk in
-#: twenty was read twice by eight nodes; twice as long delays nobody in the simulation.
+#: seconds, before another reads it too. Arbitrary: on links that lose packets chunks vary much, and
+#: with half of it nobody was sooner in the simulation.
 HEDGE_CHUNK_TIMES, MIN_HEDGE_S = 4.0, 4.0
 #: What a helper takes for the mean until it read a chunk itself: while a whole group begins at
 #: once an origin answers slowly, and that is no sign of a broken member. Arbitrary.

@@ -241,8 +241,8 @@ class Swarm:
 
     def _origin_requests(self, now: float) -> int:
         """Chunks to read at once: few while nobody takes what was read, or while nodes crowd it."""
-        held, read = self.neighbours.rarity.held, self.neighbours.fetching
-        pace = self._pace.allowed(self._crowd(), now, others_read=read != 0, others_have=held != 0)
+        held, read = self.neighbours.rarity.held, self.neighbours.any_reads
+        pace = self._pace.allowed(self._crowd(), now, others_read=read, others_have=held != 0)
         most = min(self.limits.origin_requests, pace)
         return self._spreading.allowed(self.holdings.bits, held, most)
 

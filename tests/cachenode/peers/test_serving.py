@@ -184,6 +184,8 @@ async def test_a_chunk_goes_to_two_at_a_time_but_to_one_where_many_others_go(
             with pytest.raises(PeerBusyError):
                 await movers.fetch_from_peer(chunk_of(shown(server.address), data, target, 0))
             assert begins(5)
+        await eventually(lambda: server.uploads_under_way() == 0)
+        await movers.fetch_from_peer(chunk_of(shown(server.address), data, target, 5))
 
 
 async def eventually(condition):
