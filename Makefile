@@ -6,6 +6,8 @@ CLUSTER ?= lab
 BENCH ?=
 ARGS ?=
 PYTEST_ARGS ?=
+# Tests wait as much as they compute: three at a time keep two cores busy.
+TEST_WORKERS ?= 3
 bin := $(VENV)/bin
 .DEFAULT_GOAL := help
 
@@ -24,7 +26,7 @@ demo: venv  ## three cache nodes on this machine fetch a 1 GiB model: no cluster
 
 test: venv  ## the test suite; PYTEST_ARGS="-k name" narrows it
 	$(PYTHON) tests/system_packages.py
-	$(bin)/pytest $(PYTEST_ARGS)
+	$(bin)/pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-live: venv  ## real services, with credentials from the environment (e2e/live)
 	$(bin)/pytest e2e/live -p no:cacheprovider $(PYTEST_ARGS)
