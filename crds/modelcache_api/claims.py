@@ -1,8 +1,8 @@
 """What a node that may help asks the one that was elected for chunks, and the answer.
 
 Format 1, canonical JSON: ``{"slots":[1,2],"version":1}`` is answered by one state for each,
-``{"states":[2,0],"version":1}``: 0 held, 1 being read from the origin, 2 yours to read, 3 this node
-cannot read it (see `modelcache_node.swarm.origin_duty.ClaimState`).
+``{"states":[2,0],"version":1}``: 0 seen to, 1 being read from the origin, 2 yours to read, 3 this
+node cannot read it (see `modelcache_node.swarm.origin_duty.ClaimState`).
 """
 
 import json

@@ -39,7 +39,7 @@ MAGIC = b"MCHM"
 FORMAT_VERSION = 1
 #: Slots of one revision: 4 TiB. Arbitrary, four times the largest model known to us.
 MAX_SLOTS = 1 << 18
-#: Changes in one map: with all checksums 1 MiB, once for a whole model of 1 TB.
+#: Changes in one map: with all checksums 1 MiB and a little, once for a whole model of 1 TB.
 MAX_CHANGES = 1 << 16
 #: Slots that a node says it reads from the origin. Above any number of connections of ours.
 MAX_FETCHING = 1024

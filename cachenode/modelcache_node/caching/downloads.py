@@ -17,7 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from modelcache_api.chunk_slots import ChunkSlots
@@ -59,7 +59,7 @@ LOOK_S = 0.1
 
 @dataclass(slots=True, eq=False)
 class _Blob:
-    """One blob under way: how many chunks it lacks, and which turned out wrong while sealing."""
+    """One blob under way, and how many chunks it lacks."""
 
     source: BlobSource
     partial: PartialBlob
@@ -67,7 +67,6 @@ class _Blob:
     n_missing: int
     n_mends: int = 0
     is_sealing: bool = False
-    overruled: list[int] = field(default_factory=list)
 
 
 class Download:
@@ -168,6 +167,7 @@ class Download:
         for entry in list(self._open_blobs.values()):
             if not entry.n_missing and not entry.is_sealing:
                 entry.is_sealing = True
+                self._policy.holdings.freeze(entry.slots)
                 tasks.create_task(self._seal(entry))
 
     def _serve_readers(self, tasks: asyncio.TaskGroup) -> None:
@@ -268,11 +268,10 @@ class Download:
             if entry.n_mends > MAX_MENDS:
                 raise
             missing = list(entry.partial.missing())
-            self._policy.reject(entry.slots[index] for index in missing)
             self._is_mended(entry, missing)
+            self._policy.reject((entry.slots[index] for index in missing), entry.slots)
             self.tally.note = f"{file.path}: wrong content, fetching again"
         else:
-            entry.overruled.clear()  # the origin's own checksum says otherwise
             del self._open_blobs[file.blob]
             entry.partial.close()
             self._n_unsealed -= 1
@@ -280,23 +279,17 @@ class Download:
         self._link.pulse()
 
     def _is_mended(self, entry: _Blob, missing: list[int]) -> None:
-        """Sealing failed: these are to come again, and what was overruled meanwhile."""
+        """Sealing failed: these are to come again."""
         entry.is_sealing = False
         entry.n_missing = len(missing)
         self.tally.bytes_present -= _bytes_of(entry.source, missing)
-        for index in entry.overruled:
-            if index not in missing:
-                self._mark_absent(entry, index)
-        entry.overruled.clear()
 
     def _drop_overruled(self) -> None:
         """Chunks that were announced wrongly, as better words say now."""
         for slot in self._policy.take_dropped():
             blob, index = self._slots.locate(slot)
             entry = self._open_blobs.get(blob)
-            if entry is not None and entry.is_sealing:
-                entry.overruled.append(index)
-            elif entry is not None:
+            if entry is not None:
                 self._mark_absent(entry, index)
 
     def _mark_absent(self, entry: _Blob, index: int) -> None:

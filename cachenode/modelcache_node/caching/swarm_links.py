@@ -21,7 +21,13 @@ from modelcache_node.swarm.origin_duty import ClaimState
 from modelcache_node.swarm.policy import Swarm
 from modelcache_node.swarm.uploads import hints
 from modelcache_node.transfer.pacing import RateLimit
-from modelcache_node.transfer.peer_ranges import PeerError, PeerLacksError, PeerMisbehavedError
+from modelcache_node.transfer.peer_ranges import (
+    BUSY_PAUSE_S,
+    PeerBusyError,
+    PeerError,
+    PeerLacksError,
+    PeerMisbehavedError,
+)
 
 #: A neighbour without news answers after this long. Arbitrary; below any proxy's patience.
 POLL_WAIT_S = 5.0
@@ -197,6 +203,8 @@ class SwarmLink:
             self.policy.told_nonsense(name, self._clock())
         except PeerLacksError:
             self.policy.unheard(name, self._clock(), is_there=True)
+        except PeerBusyError:  # there, and with all that it offers
+            self.policy.polls.again_at(name, self._clock() + BUSY_PAUSE_S)
         except PeerError:
             self.policy.unheard(name, self._clock())
         self.pulse()
@@ -209,6 +217,8 @@ class SwarmLink:
             )
             states = [ClaimState(one) for one in unpack_answer(raw, len(claim.slots))]
             self.policy.claim_answered(claim, states, self._clock())
+        except PeerBusyError:
+            self.policy.duty.put_off(claim, self._clock() + BUSY_PAUSE_S)
         except (InvalidRequestError, PeerError):
             self.policy.duty.unanswered(claim, self._clock())
         self.pulse()

@@ -10,6 +10,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
+from modelcache_api.have_map import MAX_HAVE_MAP_BYTES
 from modelcache_api.names import revision_hex
 from modelcache_api.peer_auth import (
     HEADER,
@@ -44,7 +45,6 @@ ANSWER_TIMEOUT_S = 10.0
 MANIFEST_TIMEOUT_S = 60.0
 #: A manifest of 100,000 files with long names. Arbitrary bound on what is read.
 MAX_MANIFEST_BYTES = 256 * MIB
-MAX_HAVE_BYTES = MIB
 MAX_CLAIM_BYTES = 64 * KIB
 _MESSAGE_CHARS = 300
 
@@ -125,7 +125,7 @@ class PeerClient:
         return await self._ask(
             peer,
             Asked("GET", target),
-            max_bytes=MAX_HAVE_BYTES,
+            max_bytes=MAX_HAVE_MAP_BYTES,
             timeout_s=wait_s + ANSWER_TIMEOUT_S,
         )
 

@@ -30,6 +30,7 @@ class Holdings:
         self._has_crc64 = False
         self._vouched = bytearray(n_slots)
         self._unshared: set[int] = set()
+        self._frozen: set[int] = set()
         self._maps: dict[tuple[int, int], HaveMap] = {}
 
     @property
@@ -85,6 +86,18 @@ class Holdings:
                 self._unshared.discard(slot)
                 self._changed(slot)
         self._maps.clear()
+
+    def freeze(self, slots: Iterable[int]) -> None:
+        """The blob of these, all held, is being compared with the origin's checksum."""
+        self._frozen.update(slots)
+
+    def thaw(self, slots: Iterable[int]) -> None:
+        """That is over."""
+        self._frozen.difference_update(slots)
+
+    def may_drop(self, slot: int) -> bool:
+        """Whether it is held, and its file is not being read."""
+        return self.has(slot) and slot not in self._frozen
 
     def drop(self, slot: int) -> None:
         """The slot is to be fetched again. Idempotent."""

@@ -71,10 +71,13 @@ class Neighbourhood:
 
     @property
     def fetching(self) -> int:
-        """Slots that any of them reads from the origin now."""
+        """Slots that any of them reads from the origin now, and will come to an end with.
+
+        Not of one that has lost its grants, is avoided, or does not answer: it may sit on them.
+        """
         fetching = 0
         for one in self:
-            if not one.is_absent:
+            if one.can_fetch and one.name in self._offering:
                 fetching |= one.fetching
         return fetching
 
@@ -104,7 +107,7 @@ class Neighbourhood:
         one.instance, one.version = told.instance, told.version
         one.answered()
         one.can_fetch, one.uploads_queued = told.can_fetch, told.uploads_queued
-        one.fetching = of_slots(told.fetching, self._n_slots) if told.fetching else 0
+        one.reads(of_slots(told.fetching, self._n_slots) if told.fetching else 0, now)
         if told.gone:
             self._lose(one, of_slots(told.gone, self._n_slots))
         changed: list[int] = []

@@ -3,7 +3,7 @@
 Guarantees, while the members of the group agree on who of them can fetch:
 - the elected node alone reads a chunk from the origin;
 - the next two in hash order may read it only after they asked the elected node, and it handed the
-  chunk over, cannot fetch, does not answer, or has been at it for too long.
+  chunk over, cannot fetch, does not answer, or has been at it, or said so, for too long.
 
 A member that has nothing of its own left asks others for theirs: so a slow one delays nobody.
 """
@@ -26,11 +26,17 @@ MAX_GIVEN = 1024
 #: seconds, before another reads it too. Arbitrary: on links that lose packets chunks vary much, and
 #: with half of it nobody was sooner in the simulation.
 HEDGE_CHUNK_TIMES, MIN_HEDGE_S = 4.0, 4.0
+#: The same for a chunk that it says is seen to, and that reached nobody: whoever has it, or was to
+#: read it, cannot pass it on. Far above what a chunk takes to be announced.
+SEEN_TO_CHUNK_TIMES, MIN_SEEN_TO_S = 32.0, 60.0
 #: What a helper takes for the mean until it read a chunk itself: while a whole group begins at
 #: once an origin answers slowly, and that is no sign of a broken member. Arbitrary.
 UNKNOWN_CHUNK_S = 5.0
-#: A member that cannot fetch, or did not answer, is passed over so long.
-PASSED_OVER_S = 15.0
+#: A member that cannot fetch, or did not answer, is passed over so long: longer than until it is
+#: asked again and that has failed, else it is elected for a moment each time.
+PASSED_OVER_S = 30.0
+#: How often what was handed over is looked through for what is to return.
+LOOK_S = 1.0
 
 
 class ClaimState(IntEnum):
@@ -66,11 +72,12 @@ class OriginDuty:
         self._is_changed = False
         self._owned = 0
         self._helped: dict[str, int] | None = None
-        self._given: dict[int, tuple[float, str]] = {}  # until when, to whom; the oldest first
+        self._given: dict[int, tuple[float, str]] = {}  # until when, to whom
+        self._looked_at = 0.0
         self._given_bits = 0
         self._taken = 0
         self._quiet_until: dict[str, float] = {}
-        self._under_way_since: dict[int, float] = {}
+        self._waits_since: dict[int, float] = {}
         self._asking: str | None = None
 
     @property
@@ -112,8 +119,7 @@ class OriginDuty:
     def own(self, now: float) -> int:
         """The set of slots that this node reads from the origin, if nobody has them."""
         self._elect()
-        while self._given and next(iter(self._given.values()))[0] <= now:
-            self._take_back(next(iter(self._given)))
+        self._take_back_late(now)
         return (self._owned | self._taken) & ~self._given_bits
 
     # Asking others
@@ -159,7 +165,10 @@ class OriginDuty:
         """The elected node answered; `chunk_s`: the mean of an origin's chunk, 0 if unknown."""
         self._asking = None
         chunk_s = chunk_s or UNKNOWN_CHUNK_S
-        hedge_s = max(HEDGE_CHUNK_TIMES * chunk_s, MIN_HEDGE_S)
+        patience_s = {
+            ClaimState.UNDER_WAY: max(HEDGE_CHUNK_TIMES * chunk_s, MIN_HEDGE_S),
+            ClaimState.SEEN_TO: max(SEEN_TO_CHUNK_TIMES * chunk_s, MIN_SEEN_TO_S),
+        }
         self._quiet_until[asked.member] = now + chunk_s
         for slot, state in zip(asked.slots, states, strict=True):
             if state is ClaimState.YOURS:
@@ -168,16 +177,21 @@ class OriginDuty:
             elif state is ClaimState.CANNOT_FETCH:
                 self.set_able(asked.member, now, is_able=False)
                 return
-            elif state is ClaimState.UNDER_WAY:
-                since = self._under_way_since.setdefault(slot, now)
-                if now - since >= hedge_s:
+            else:
+                since = self._waits_since.setdefault(slot, now)
+                if now - since >= patience_s[state]:
                     self._taken |= 1 << slot
-                    del self._under_way_since[slot]
+                    del self._waits_since[slot]
 
     def unanswered(self, asked: ClaimAsk, now: float) -> None:
         """The elected node did not answer."""
         self._asking = None
         self.set_able(asked.member, now, is_able=False)
+
+    def put_off(self, asked: ClaimAsk, until: float) -> None:
+        """The elected node is there, and has no time for the question: ask again later."""
+        self._asking = None
+        self._quiet_until[asked.member] = until
 
     # Answering others
 
@@ -192,6 +206,7 @@ class OriginDuty:
         chunk_s: float,
     ) -> list[ClaimState]:
         """Answer a helper. A chunk that is neither held nor under way is handed to it."""
+        self._take_back_late(now)
         answers = []
         for slot in slots[:MAX_CLAIM_SLOTS]:
             if (held | self._given_bits) >> slot & 1 or len(self._given) >= MAX_GIVEN:
@@ -214,9 +229,15 @@ class OriginDuty:
     def fetched(self, slot: int) -> None:
         """The chunk is here, or is known to be with a neighbour."""
         self._taken &= ~(1 << slot)
-        self._under_way_since.pop(slot, None)
+        self._waits_since.pop(slot, None)
         if slot in self._given:
             self._take_back(slot)
+
+    def _take_back_late(self, now: float) -> None:
+        if self._given and now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            for slot in [slot for slot, (until, _) in self._given.items() if until <= now]:
+                self._take_back(slot)
 
     def _take_back(self, slot: int) -> None:
         del self._given[slot]

@@ -27,15 +27,13 @@ from modelcache_node.swarm.crowd import Crowd, crowd_of
 from modelcache_node.swarm.holdings import Holdings
 from modelcache_node.swarm.limits import SwarmLimits
 from modelcache_node.swarm.neighbourhood import GRACE_S, Neighbourhood
-from modelcache_node.swarm.neighbours import Neighbour, moving_mean
+from modelcache_node.swarm.neighbours import STUCK_S, Neighbour, moving_mean
 from modelcache_node.swarm.origin_duty import ClaimState, OriginDuty
 from modelcache_node.swarm.origin_pace import OriginPace
 from modelcache_node.swarm.polling import MAX_POLL_S, Polls, poll_pause_s
 from modelcache_node.swarm.spreading import Spreading
 from modelcache_node.swarm.under_way import UnderWay
 
-#: A peer gets this many mean chunk times for a chunk, but at least the second, in seconds.
-TIMEOUT_CHUNK_TIMES, MIN_TIMEOUT_S = 32.0, 5.0
 #: The last part of a revision, in which slow chunks are asked for twice.
 END_GAME_RATIO = 0.01
 #: Nothing under way for so long: a word that only one neighbour passes on is taken, too.
@@ -74,8 +72,7 @@ class Swarm:
         self.polls = Polls()
         self._dropped: list[int] = []
         self.uploads_queued = 0
-        self._spreading = Spreading(now)
-        self._pace = OriginPace(uniform)
+        self._spreading, self._pace = Spreading(now), OriginPace(uniform)
 
     # Membership and wishes
 
@@ -116,12 +113,13 @@ class Swarm:
 
     def seal(self, slots: Sequence[int]) -> None:
         """The blob of these, all held, agrees with the origin's checksum as a whole."""
+        self.holdings.thaw(slots)
         self.holdings.vouch(slots)
         for slot in slots:
             self.words.accept(slot, *self.holdings.checksums(slot), OWN)
 
-    def reject(self, slots: Iterable[int]) -> None:
-        """The blob of these, all held, disagrees with its checksum: fetch them again.
+    def reject(self, slots: Iterable[int], blob: Sequence[int] = ()) -> None:
+        """`blob`, of which all was held, disagrees with its checksum: fetch these again.
 
         Nobody's word on them counts until it is said again; with a grant they are read from the
         origin here, and whoever had another word then is to blame.
@@ -133,6 +131,9 @@ class Swarm:
         self.neighbours.ask_anew()
         if self.can_fetch:
             self.duty.take(wrong)
+        self.holdings.thaw(blob)
+        for slot in blob:
+            self._word_changed(slot)
 
     def take_dropped(self) -> list[int]:
         """Slots that turned out wrong since the last call: mark them absent."""
@@ -198,9 +199,8 @@ class Swarm:
         return poll_pause_s(self.chunk_s, self.limits.peer_requests)
 
     def _word_changed(self, slot: int) -> None:
-        if self.holdings.has(slot) and not self.words.matches(
-            slot, self.holdings.checksums(slot)[0]
-        ):
+        crc32c, _ = self.holdings.checksums(slot)
+        if self.holdings.may_drop(slot) and not self.words.matches(slot, crc32c):
             self._lose(slot)
             self._dropped.append(slot)
 
@@ -299,7 +299,7 @@ class Swarm:
         if self._under_way.n_slots > max(self.limits.peer_requests, END_GAME_RATIO * self.n_slots):
             return None
         sure = self.words.trusted | self.neighbours.rarity.held_twice
-        for first in self._under_way.lone(asked_before=now - self.chunk_s):
+        for first in self._under_way.lone(now - self.chunk_s, now - STUCK_S):
             slot, peer = first.slot, first.peer
             if self.holdings.has(slot) or not sure >> slot & 1:
                 continue
@@ -314,9 +314,7 @@ class Swarm:
         if one is None:
             return self._under_way.begin(slot, None, now, None)
         one.n_in_flight += 1
-        expected_s = max(one.ewma_s, self.chunk_s)
-        timeout_s = max(MIN_TIMEOUT_S, TIMEOUT_CHUNK_TIMES * expected_s)
-        return self._under_way.begin(slot, one.name, now, timeout_s)
+        return self._under_way.begin(slot, one.name, now, one.timeout_s(self.chunk_s))
 
     # What came of it
 
@@ -365,6 +363,8 @@ class Swarm:
             for name in holders:
                 self.polls.hasten(name, now)
             return
+        if why is Failure.APART and self.can_fetch:
+            self.duty.take(1 << ask.slot)  # of another place, of no use here
         self.neighbours.failed(one, ask.slot, why, now)
         if why is Failure.UNAVAILABLE:
             self.polls.again_at(one.name, one.absent_until)

@@ -22,12 +22,13 @@ class UnderWay:
     def n_slots(self) -> int:
         return len(self._by_slot)
 
-    def lone(self, *, asked_before: float) -> Iterator[Ask]:
-        """Asks of a peer that wait for their bytes, for a slot that nobody else is asked for."""
+    def lone(self, asked_before: float, origin_asked_before: float) -> Iterator[Ask]:
+        """Asks that wait for their bytes, for a slot that nobody else is asked for."""
         for slot, asks in self._by_slot.items():
             if slot in self._landed or len(asks) != 1:
                 continue
-            if asks[0].peer is not None and asks[0].asked_at <= asked_before:
+            before = origin_asked_before if asks[0].peer is None else asked_before
+            if asks[0].asked_at <= before:
                 yield asks[0]
 
     def landed(self, ask: Ask) -> None:

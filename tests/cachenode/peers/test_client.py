@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from modelcache_api.errors import InvalidRequestError
+from modelcache_api.have_map import MAX_HAVE_MAP_BYTES
 from modelcache_api.manifest import File, Manifest
 from modelcache_node.peers import client as client_module
 from modelcache_node.peers.api import PeerApi
@@ -66,6 +67,16 @@ async def test_agents_ask_for_manifests_maps_and_claims(holder):
             await client.manifest(peer, "sha256:" + "0" * 64)
         with pytest.raises(InvalidRequestError):
             await client.manifest(peer, "../../etc/passwd")
+
+
+async def test_a_map_may_be_as_long_as_maps_get(holder):
+    class Full(Host):
+        async def have(self, revision, asker, *, instance, since, wait_s):
+            return bytes(MAX_HAVE_MAP_BYTES)
+
+    async with serving(holder, answer=PeerApi(Full(), public)) as server, asking() as client:
+        told = await client.have(shown(server.address), REVISION, instance=7, since=9, wait_s=0.0)
+    assert len(told) == MAX_HAVE_MAP_BYTES
 
 
 async def test_another_cluster_is_told_nothing(holder):
